@@ -1,0 +1,1 @@
+"""Kintsugi: a Kubernetes operator that heals databases by itself, within the boundaries its users set."""

@@ -1,0 +1,1 @@
+"""`kintsugi collect`: a Prometheus exporter that serves the signal catalogue for many databases from one process."""

@@ -1,0 +1,78 @@
+"""A signal is one number per sample; the catalogue of an engine is data made of these."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Hurts(StrEnum):
+    """The direction in which a signal's change means harm."""
+
+    UP = "up"
+    DOWN = "down"
+    BOTH = "both"
+
+
+class Role(StrEnum):
+    """What a signal's deviation says.
+
+    `symptom`: somebody waits or fails (ages, waits, latency, errors); may open an incident by itself.
+    `cause`: explains (temp files, dead tuples, sequential reads); supports an incident but opens none.
+    `context`: the workload itself (calls, connections, throughput); never an anomaly by itself.
+    """
+
+    SYMPTOM = "symptom"
+    CAUSE = "cause"
+    CONTEXT = "context"
+
+
+class Kind(StrEnum):
+    """How the number behaves over time."""
+
+    GAUGE = "gauge"
+    RATE = "rate"
+    RATIO = "ratio"
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """One number per sample.
+
+    `floor` is the smallest change, in `unit`, that could ever matter: a scale below it is measurement noise, and a
+    deviation is never divided by less. `sources` maps an exporter's name to its PromQL template (see
+    `engines/catalogue.py` for the placeholders).
+    """
+
+    name: str
+    component: str
+    unit: str
+    kind: Kind
+    hurts: Hurts
+    role: Role
+    floor: float
+    description: str
+    sources: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """All signals that an engine knows, in a fixed order."""
+
+    engine: str
+    signals: tuple[Signal, ...]
+
+    def __iter__(self) -> Iterator[Signal]:
+        return iter(self.signals)
+
+    def __len__(self) -> int:
+        return len(self.signals)
+
+    def names(self) -> tuple[str, ...]:
+        """The signals' names, in the catalogue's order."""
+        return tuple(signal.name for signal in self.signals)
+
+    def get(self, name: str) -> Signal | None:
+        """The signal called `name`, or None."""
+        return next((signal for signal in self.signals if signal.name == name), None)
