@@ -34,7 +34,7 @@ class Step:
     """One command of a plan, word for word.
 
     `target` names where: for SQL `primary`, or a replication member's name; for the pooler `pgbouncer`; for Kubernetes
-    `service/orders-rw` or `statefulset/orders`. `command` is the statement, the admin command, or the merge patch (JSON).
+    `service/orders-rw` or `statefulset/orders`. `command` is the statement, the admin command or a JSON merge patch.
     `transaction` is False for statements that PostgreSQL refuses inside one (CREATE INDEX CONCURRENTLY).
     `optional` steps may fail without failing the action (fencing a server that is already dead).
     `expect` is True where the statement must return at least one row whose first column is true; anything else means
