@@ -1,0 +1,65 @@
+"""Secrets, read when needed and remembered for half a minute, so that a rotated password is picked up by itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from kintsugi.shell.errors import ForbiddenError, NotFoundError, ShellError
+from kintsugi.shell.kube import Kube
+
+REMEMBERED = 30.0  # seconds
+
+
+class SecretError(ShellError):
+    """A Secret can't be used: which one, why, and what to do. `reason` is CamelCase for a condition."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class Secrets:
+    """The values of Secrets by namespace and name."""
+
+    def __init__(self, kube: Kube) -> None:
+        self._kube = kube
+        self._known: dict[tuple[str, str], tuple[float, Mapping[str, str]]] = {}
+
+    async def get(self, namespace: str, name: str, *required: str) -> Mapping[str, str]:
+        """The Secret's values.
+
+        Raises:
+            SecretError: it is missing, may not be read, or lacks a required key.
+            KubeError: the API server could not be asked.
+        """
+        known = self._known.get((namespace, name))
+        if known is None or time.monotonic() - known[0] > REMEMBERED:
+            known = (time.monotonic(), await self._read(namespace, name))
+            self._known[namespace, name] = known
+        values = known[1]
+        for key in required:
+            if not values.get(key):
+                raise SecretError(
+                    "SecretIncomplete",
+                    f"Secret {name} has no {key}; add it (kubectl -n {namespace} edit secret {name})",
+                )
+        return values
+
+    def forget(self, namespace: str, name: str) -> None:
+        """Read it anew next time: what it says was refused."""
+        self._known.pop((namespace, name), None)
+
+    async def _read(self, namespace: str, name: str) -> Mapping[str, str]:
+        try:
+            return await self._kube.get_secret(namespace, name)
+        except NotFoundError as error:
+            raise SecretError("SecretMissing", f"there is no Secret {name} in {namespace}; create it") from error
+        except ForbiddenError as error:
+            raise SecretError(
+                "SecretForbidden",
+                f"the operator may not read the Secret {name} in {namespace}; add the namespace to the chart's "
+                "rbac.namespaces",
+            ) from error
+        except UnicodeDecodeError as error:
+            raise SecretError("SecretBinary", f"Secret {name} holds a value that is no text; correct it") from error
