@@ -8,16 +8,24 @@ from kintsugi_dev.servers.certificates import Certificates
 from kintsugi_dev.servers.database import Database, fresh_database
 from kintsugi_dev.servers.directories import cache_directory, server_directory
 from kintsugi_dev.servers.errors import ClosedDirectoryError, MissingProgramError, ServerError, StartError
+from kintsugi_dev.servers.exporters import NodeExporter, PostgresExporter
+from kintsugi_dev.servers.pgbouncer import PgBouncer
 from kintsugi_dev.servers.postgresql import PostgreSQL
-from kintsugi_dev.servers.process import Process, free_port
+from kintsugi_dev.servers.process import free_port
+from kintsugi_dev.servers.prometheus import BearerProxy, Prometheus, Scrape
 
 __all__ = [
+    "BearerProxy",
     "Certificates",
     "ClosedDirectoryError",
     "Database",
     "MissingProgramError",
+    "NodeExporter",
+    "PgBouncer",
     "PostgreSQL",
-    "Process",
+    "PostgresExporter",
+    "Prometheus",
+    "Scrape",
     "ServerError",
     "StartError",
     "cache_directory",

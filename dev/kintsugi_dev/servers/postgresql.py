@@ -14,12 +14,13 @@ import threading
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 from urllib.parse import quote, urlencode
 
 import asyncpg
 
 from kintsugi_dev.servers import replicas, roles
+from kintsugi_dev.servers.base import LocalServer
 from kintsugi_dev.servers.binaries import postgres_binaries
 from kintsugi_dev.servers.certificates import Certificates
 from kintsugi_dev.servers.directories import cache_directory, filling, hand_over, prepare, write
@@ -32,7 +33,6 @@ Settings = Mapping[str, str | int | float | bool]
 SUPERUSER = "postgres"
 PASSWORD = "kintsugi-superuser"
 STOP_SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
-STOP_SECONDS = 30.0
 
 # Small, because many of these share one machine; durable (fsync, full_page_writes on), because faults must be real.
 DEFAULT_SETTINGS: Settings = {
@@ -59,20 +59,21 @@ local all all scram-sha-256
 """
 
 
-class PostgreSQL:
+class PostgreSQL(LocalServer):
     """A PostgreSQL server on 127.0.0.1; use `start` or `replica`, and as a context manager it stops at the end."""
+
+    kind: ClassVar[str] = "PostgreSQL"
+    ready_seconds: ClassVar[float] = 60.0
+    stop_seconds: ClassVar[float] = 30.0
 
     def __init__(
         self, directory: Path, *, version: int, port: int, settings: Settings, tls: Certificates | None
     ) -> None:
-        self.directory = directory
+        super().__init__(directory, port)
         self.version = version
-        self.port = port
-        self.host = HOST
-        self.tls = tls
         self.password = PASSWORD
+        self.tls = tls
         self.settings: dict[str, str | int | float | bool] = {**DEFAULT_SETTINGS, **settings}
-        self._process: Process | None = None
 
     @classmethod
     def start(
@@ -93,35 +94,10 @@ class PostgreSQL:
         server.launch()
         return server
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop("immediate")
-
     @property
     def data(self) -> Path:
         """The data directory."""
         return self.directory / "data"
-
-    @property
-    def log(self) -> Path:
-        """The server's log, kept over restarts."""
-        return self.directory / "postgresql.log"
-
-    @property
-    def pid(self) -> int:
-        """The postmaster's process id; ServerError when it was never started."""
-        if self._process is None:
-            raise ServerError(f"PostgreSQL in {self.directory} was never started; call launch()")
-        return self._process.pid
-
-    @property
-    def running(self) -> bool:
-        """Whether the postmaster lives."""
-        return self._process is not None and self._process.running
 
     def dsn(
         self,
@@ -145,37 +121,31 @@ class PostgreSQL:
         query = f"?{urlencode(parameters)}" if parameters else ""
         return f"postgresql://{login}@{host or self.host}:{self.port}/{quote(database, safe='')}{query}"
 
-    def tail(self) -> str:
-        """The last lines of the log, for error messages."""
-        return self._process.tail() if self._process is not None else f"{self.log} is empty"
-
-    def launch(self) -> None:
-        """Start the server on its existing data directory and return once it takes connections."""
-        if self.running:
-            return
+    def _start_process(self) -> Process:
         self._write_files()
         command: list[str | Path] = [postgres_binaries(self.version) / "postgres", "-D", self.data]
         command += ["-c", f"config_file={self.directory / 'postgresql.conf'}"]
-        process = Process.start(
-            f"PostgreSQL {self.version} on port {self.port}",
-            command,
-            log=self.log,
-            user=server_user(),
-            # SIGQUIT is an immediate shutdown: the postmaster takes its children with it.
-            death_signal=signal.SIGQUIT,
-        )
-        self._process = process
-        process.wait_ready(lambda: self._status_says_ready(process.pid), timeout=60)
+        name = f"PostgreSQL {self.version} on port {self.port}"
+        # SIGQUIT is an immediate shutdown: the postmaster takes its children with it.
+        return Process.start(name, command, log=self.log, user=server_user(), death_signal=signal.SIGQUIT)
+
+    def _ready(self) -> bool:
+        """Whether postmaster.pid, whose eighth line is the status, says that this postmaster takes connections."""
+        try:
+            lines = (self.data / "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return False
+        return len(lines) >= 8 and lines[0] == str(self.pid) and lines[7].strip() == "ready"
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop("immediate")
 
     def stop(self, mode: Literal["smart", "fast", "immediate"] = "fast") -> None:
         """Shut down as `pg_ctl stop -m mode` does; killed when that takes longer than 30 s. Nothing when stopped."""
         if self._process is not None:
-            self._process.stop(STOP_SIGNALS[mode], timeout=STOP_SECONDS)
-
-    def kill(self) -> None:
-        """SIGKILL the postmaster and all its children at once, as a crash of the machine's process would."""
-        if self._process is not None:
-            self._process.kill()
+            self._process.stop(STOP_SIGNALS[mode], timeout=self.stop_seconds)
 
     def restart(self, mode: Literal["smart", "fast", "immediate"] = "fast") -> None:
         """Stop (when it runs) and start again on the same data and port."""
@@ -295,14 +265,6 @@ class PostgreSQL:
         lines = [f"{name} = {_setting(value)}\n" for name, value in settings.items()]
         write(self.directory / "postgresql.conf", "".join(lines))
         write(self.directory / "pg_hba.conf", ACCESS.format(kind="hostssl" if self.tls else "host"))
-
-    def _status_says_ready(self, pid: int) -> bool:
-        """Whether postmaster.pid, whose eighth line is the status, says that this postmaster takes connections."""
-        try:
-            lines = (self.data / "postmaster.pid").read_text().splitlines()
-        except FileNotFoundError:
-            return False
-        return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
 
 
 def run_in_thread(work: Callable[[], Awaitable[T]]) -> T:
