@@ -158,6 +158,9 @@ class ActionSpec(Model):
     incident: str
     action: Name
     parameters: Mapping[str, Any]
+    touches: tuple[str, ...] = Field(
+        default=(), description="What it acts on (role:app, table:shop.orders); protection is checked again before it runs."
+    )
     runnable: bool = Field(default=True, description="False for a recommendation, which can't be run or approved.")
     plan: tuple[PlanStep, ...]
     undo: UndoPlan
@@ -191,9 +194,10 @@ class ApprovalStatus(Status):
 class Attempt(Status):
     """Intent written before acting, so that a killed operator knows what it was about to do.
 
-    `step` is the number of steps known to be done.
+    `step` is the number of steps known to be done; `kind` says of which plan.
     """
 
+    kind: Literal["execute", "undo"] = "execute"
     started_at: Time
     executor: str
     step: int = 0
