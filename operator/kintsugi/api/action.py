@@ -85,7 +85,7 @@ class UndoPlan(Model):
     """How it is taken back: steps, nothing to take back, or impossible."""
 
     kind: Literal["Steps", "Nothing", "Impossible"]
-    steps: tuple[PlanStep, ...] = ()
+    steps: tuple[PlanStep, ...] = Field(default=(), max_length=16)
     note: str = ""
 
 
@@ -159,10 +159,11 @@ class ActionSpec(Model):
     action: Name
     parameters: Mapping[str, Any]
     touches: tuple[str, ...] = Field(
-        default=(), description="What it acts on (role:app, table:shop.orders); protection is checked again before it runs."
+        default=(),
+        description="What it acts on (role:app, table:shop.orders); protection is checked again before it runs.",
     )
     runnable: bool = Field(default=True, description="False for a recommendation, which can't be run or approved.")
-    plan: tuple[PlanStep, ...]
+    plan: tuple[PlanStep, ...] = Field(max_length=16)
     undo: UndoPlan
     risk: Literal["low", "medium", "high"]
     evidence: Evidence
@@ -177,9 +178,20 @@ class ActionSpec(Model):
 
 
 def plan_hash(spec: Mapping[str, Any]) -> str:
-    """Twelve hex digits of SHA-256 over the JSON spec (camelCase) without `planHash` itself, keys sorted."""
-    body = {key: value for key, value in spec.items() if key != "planHash"}
+    """Twelve hex digits of SHA-256 over the JSON spec (camelCase) without `planHash` itself, keys sorted.
+
+    Whole floats count as integers: the API server stores 1.0 as 1.
+    """
+    body = {key: _canonical(value) for key, value in spec.items() if key != "planHash"}
     return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:12]
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _canonical(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_canonical(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class ApprovalStatus(Status):
