@@ -20,7 +20,7 @@ def server_directory(prefix: str = "kintsugi-") -> Iterator[Path]:
 
     pytest's `tmp_path` is closed to other users; when we are root, servers run as another user.
     """
-    with tempfile.TemporaryDirectory(prefix=prefix, dir="/tmp", ignore_cleanup_errors=True) as name:
+    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as name:
         path = Path(name)
         path.chmod(0o711)
         yield path

@@ -127,7 +127,7 @@ class PgBouncer(LocalServer):
         settings = {
             "listen_addr": HOST,
             "listen_port": self.port,
-            "unix_socket_dir": str(self.directory),
+            "unix_socket_dir": "",
             "auth_file": str(self.directory / "users.txt"),
             "admin_users": ADMIN,
             **self.settings,

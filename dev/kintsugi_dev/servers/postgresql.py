@@ -32,6 +32,9 @@ Settings = Mapping[str, str | int | float | bool]
 
 SUPERUSER = "postgres"
 PASSWORD = "kintsugi-superuser"
+SOCKET_PATH = 107 - len("/.s.PGSQL.65535.lock")
+"""The longest directory that a Unix socket fits in; in longer ones the server listens on TCP only."""
+
 STOP_SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 
 # Small, because many of these share one machine; durable (fsync, full_page_writes on), because faults must be real.
@@ -257,7 +260,7 @@ class PostgreSQL(LocalServer):
             **self.settings,
             "port": self.port,
             "listen_addresses": HOST,
-            "unix_socket_directories": str(self.directory),
+            "unix_socket_directories": str(self.directory) if len(str(self.directory)) <= SOCKET_PATH else "",
             "hba_file": str(self.directory / "pg_hba.conf"),
         }
         if self.tls is not None:

@@ -84,7 +84,8 @@ class Prometheus(LocalServer):
     ) -> Self:
         """Scrape `jobs` (name → Scrape) and serve queries; `login` asks for basic authentication, `tls` serves https.
 
-        `flags` are further command-line flags. Data is kept for two hours.
+        `flags` are further command-line flags. Data is kept for two hours. New targets are first scraped after up to
+        6 s (Prometheus hands them over every 5 s), after the start as after `reload`.
         """
         server = cls(prepare(directory), port or free_port(), jobs or {}, login=login, tls=tls, flags=flags)
         server.launch()
@@ -149,8 +150,6 @@ class Prometheus(LocalServer):
             f"--web.listen-address={self.address}",
             f"--storage.tsdb.path={self.directory / 'data'}",
             "--storage.tsdb.retention.time=2h",
-            # The default, 5 s, is how late new targets would be scraped first.
-            "--scrape.discovery-reload-interval=100ms",
             "--log.level=warn",
             *self.flags,
         ]

@@ -1,14 +1,15 @@
-"""pytest fixtures for real servers as local processes; each starts when a test first asks for it."""
+"""pytest fixtures for the servers; each starts when a test first asks for it. Registered in tests/conftest.py."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import secrets
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from kintsugi_dev.servers import Database, PostgreSQL, fresh_database, server_directory
+from kintsugi_dev.servers import Database, PostgreSQL, Prometheus, fresh_database, server_directory
 
 VERSIONS = (13, 15, 18)
 
@@ -33,6 +34,7 @@ class PostgresServers:
 
 @pytest.fixture(scope="session")
 def postgres_servers() -> Iterator[PostgresServers]:
+    """The run's PostgreSQL servers by version."""
     with server_directory("kintsugi-tests-") as directory, ExitStack() as stack:
         yield PostgresServers(directory, stack)
 
@@ -45,11 +47,13 @@ def postgres(postgres_servers: PostgresServers) -> PostgreSQL:
 
 @pytest.fixture(scope="session")
 def postgres13(postgres_servers: PostgresServers) -> PostgreSQL:
+    """The run's PostgreSQL 13."""
     return postgres_servers.version(13)
 
 
 @pytest.fixture(scope="session")
 def postgres18(postgres_servers: PostgresServers) -> PostgreSQL:
+    """The run's PostgreSQL 18."""
     return postgres_servers.version(18)
 
 
@@ -78,3 +82,12 @@ def server_dir() -> Iterator[Path]:
     """A temporary directory that servers can use (pytest's tmp_path is closed to the servers' user)."""
     with server_directory("kintsugi-test-") as directory:
         yield directory
+
+
+@pytest.fixture
+def start_prometheus(server_dir: Path) -> Iterator[Callable[..., Prometheus]]:
+    """Start a Prometheus for this test: `start_prometheus({job: Scrape(…)}, …)`, arguments as `Prometheus.start`."""
+    with ExitStack() as stack:
+        yield lambda *arguments, **options: stack.enter_context(
+            Prometheus.start(server_dir / f"prometheus-{secrets.token_hex(3)}", *arguments, **options)
+        )
