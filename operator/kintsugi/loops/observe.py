@@ -1,0 +1,189 @@
+"""Observe: the newest samples of every database that is due, in as few requests as possible."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from kintsugi.api.database import MonitoredDatabase
+from kintsugi.loops.watch import Problem, Watch
+from kintsugi.shell.errors import KubeError, PrometheusError
+from kintsugi.shell.prometheus import Endpoint, Group, Prometheus, Subject
+from kintsugi.shell.secrets import SecretError, Secrets
+
+log = logging.getLogger(__name__)
+
+Pair = tuple[MonitoredDatabase, Watch]
+
+REDISCOVER = 60.0  # seconds between looks for signals that were missing
+RETRY_DISCOVERY = 5.0  # seconds, while nothing at all was found
+OVERLAP = 3  # samples read again each cycle, since a scrape may arrive after its time was asked for
+UNUSED_AFTER = 600.0  # seconds until the connections to a Prometheus that nobody names any more are closed
+SLO_EVERY = 30.0  # seconds between runs of a free latency query (DESIGN §3)
+
+
+class Observer:
+    """Reads Prometheus for many databases."""
+
+    def __init__(self, secrets: Secrets) -> None:
+        self._secrets = secrets
+        self._clients: dict[Endpoint, Prometheus] = {}
+        self._used: dict[Endpoint, float] = {}
+
+    async def observe(self, pairs: Sequence[Pair], now: float) -> None:
+        """Append the newest samples to each watch's buffer, or note there why there are none."""
+        groups: dict[Group, list[Pair]] = defaultdict(list)
+        for database, watch in pairs:
+            if watch.buffer.clock_stepped_back(now):
+                log.warning("the clock was set back; %s learns its reference anew", watch.key)
+                watch.buffer.clear()
+            if (group := await self._group(database, watch)) is not None:
+                groups[group].append((database, watch))
+        await asyncio.gather(*(self._read_group(group, members, now) for group, members in groups.items()))
+        await asyncio.gather(*(self._read_slo(database, watch, now) for database, watch in pairs))
+        self._used.update(dict.fromkeys((group.endpoint for group in groups), now))
+        await self._close({endpoint for endpoint, at in self._used.items() if now - at > UNUSED_AFTER})
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._close(set(self._clients))
+
+    async def _group(self, database: MonitoredDatabase, watch: Watch) -> Group | None:
+        """The group that a database is read with; None, with the problem noted, when its credentials can't be read."""
+        metrics = database.spec.metrics
+        try:
+            endpoint = await self._endpoint(database)
+        except SecretError as error:
+            watch.metrics_problem = Problem(error.reason, str(error))
+            return None
+        except KubeError as error:
+            watch.metrics_problem = Problem("KubernetesUnavailable", str(error))
+            return None
+        labels = tuple(sorted(metrics.matchers))
+        return Group(endpoint, labels, metrics.scrape_interval.total_seconds(), watch.engine.catalogue)
+
+    async def _endpoint(self, database: MonitoredDatabase) -> Endpoint:
+        metrics, namespace = database.spec.metrics, database.metadata.namespace
+        token, basic, ca = None, None, None
+        if metrics.auth and metrics.auth.type == "bearer":
+            token = (await self._secrets.get(namespace, metrics.auth.secret_ref, "token"))["token"].strip()
+        elif metrics.auth:
+            values = await self._secrets.get(namespace, metrics.auth.secret_ref, "username", "password")
+            basic = (values["username"], values["password"])
+        if metrics.ca_secret_ref:
+            ca = (await self._secrets.get(namespace, metrics.ca_secret_ref, "ca.crt"))["ca.crt"]
+        return Endpoint(metrics.prometheus, token, basic, ca)
+
+    def _client(self, endpoint: Endpoint) -> Prometheus:
+        return self._clients.setdefault(endpoint, Prometheus(endpoint))
+
+    async def _read_group(self, group: Group, members: Sequence[Pair], now: float) -> None:
+        """One group; a group whose Prometheus fails does not disturb the others."""
+        try:
+            await self._discover(group, members, now)
+            await self._fill(group, members, now)
+            await self._newest(group, members, now)
+        except PrometheusError as error:
+            for _, watch in members:
+                watch.metrics_problem = Problem(error.reason, str(error))
+            return
+        for database, watch in members:
+            watch.metrics_problem = None if watch.offers else _no_series(database)
+
+    async def _discover(self, group: Group, members: Sequence[Pair], now: float) -> None:
+        due = [
+            (database, watch)
+            for database, watch in members
+            if watch.discovered_at is None
+            or abs(now - watch.discovered_at) >= (REDISCOVER if watch.offers else RETRY_DISCOVERY)
+        ]
+        if not due:
+            return
+        found = await self._client(group.endpoint).discover(group, _subjects(group, due), now)
+        for _, watch in due:
+            watch.offers = _merged(watch.offers, found[watch.key])
+            watch.discovered_at = now
+
+    async def _fill(self, group: Group, members: Sequence[Pair], now: float) -> None:
+        """The whole window, once, for databases whose buffer is empty."""
+        end = _grid(now, group.interval) - group.interval
+        for database, watch in members:
+            if watch.buffer.newest is None and watch.offers:
+                start = end - _grid(database.spec.reference.window.total_seconds(), group.interval)
+                samples = await self._client(group.endpoint).read(
+                    group, _subjects(group, [(database, watch)]), {watch.key: watch.offers}, start=start, end=end
+                )
+                watch.buffer.append(samples[watch.key])
+
+    async def _newest(self, group: Group, members: Sequence[Pair], now: float) -> None:
+        """What came since the last cycle, for all of them together."""
+        behind = [pair for pair in members if pair[1].buffer.newest is not None]
+        if not behind:
+            return
+        end = _grid(now, group.interval)
+        oldest = min(watch.buffer.newest or end for _, watch in behind)
+        start = max(oldest + group.interval, end - 60 * group.interval)
+        if start > end:
+            return
+        offers = {watch.key: watch.offers for _, watch in behind}
+        samples = await self._client(group.endpoint).read(group, _subjects(group, behind), offers, start=start, end=end)
+        for _, watch in behind:
+            watch.buffer.append(samples[watch.key])
+
+    async def _read_slo(self, database: MonitoredDatabase, watch: Watch, now: float) -> None:
+        """A free latency query, every half minute."""
+        slo = database.spec.slo
+        if slo is None or slo.latency_query is None or watch.metrics_problem is not None:
+            return
+        if watch.slo_read_at is not None and abs(now - watch.slo_read_at) < SLO_EVERY:
+            return
+        watch.slo_read_at = now
+        try:
+            watch.slo_value = await self._client(await self._endpoint(database)).value(slo.latency_query)
+        except PrometheusError as error:
+            watch.slo_value, watch.slo_problem = None, Problem(error.reason, str(error))
+            return
+        except (SecretError, KubeError) as error:
+            watch.slo_value, watch.slo_problem = None, Problem("SecretUnreadable", str(error))
+            return
+        watch.slo_problem = (
+            Problem("NoData", "spec.slo.latencyQuery gives no single number; try it in Prometheus")
+            if watch.slo_value is None
+            else None
+        )
+
+    async def _close(self, endpoints: set[Endpoint]) -> None:
+        for endpoint in endpoints:
+            self._used.pop(endpoint, None)
+            if client := self._clients.pop(endpoint, None):
+                await client.close()
+
+
+def _subjects(group: Group, pairs: Sequence[Pair]) -> list[Subject]:
+    return [
+        Subject(watch.key, tuple(database.spec.metrics.matchers[label] for label in group.labels))
+        for database, watch in pairs
+    ]
+
+
+def _merged(
+    known: Mapping[str, tuple[str, ...]], found: Mapping[str, tuple[str, ...]]
+) -> Mapping[str, tuple[str, ...]]:
+    """What is offered: a signal once seen stays wanted, so that its absence shows as a gap and not as ignorance."""
+    return {**known, **found}
+
+
+def _grid(at: float, interval: float) -> float:
+    return float(at // interval) * interval
+
+
+def _no_series(database: MonitoredDatabase) -> Problem:
+    metrics = database.spec.metrics
+    selector = ", ".join(f'{label}="{value}"' for label, value in sorted(metrics.matchers.items()))
+    return Problem(
+        "NoSeries",
+        f"Prometheus at {metrics.prometheus} has no known series with {{{selector}}}; check metrics.matchers and that "
+        "the collector is scraped",
+    )

@@ -1,0 +1,78 @@
+"""What the operator remembers of one database between two cycles, besides what stands in the objects themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from kintsugi.api.database import MonitoredDatabase
+from kintsugi.domain.anomaly import Anomaly
+from kintsugi.domain.forecast import NO_FORECAST, Forecast
+from kintsugi.engines.engine import Diagnosis, Engine
+from kintsugi.loops.buffer import RingBuffer
+from kintsugi.stages.ports import DetectorState
+
+BUFFER_MARGIN = 300.0  # seconds kept beyond the reference window: the present incident, and verification
+SLO_SIGNAL = "slo_latency"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why something can't be read; `reason` is CamelCase for a condition, `message` says what to do."""
+
+    reason: str
+    message: str
+
+
+@dataclass(slots=True)
+class Watch:
+    """One database. Rebuilt from Prometheus and the object's status when the operator restarts.
+
+    `incidents` are (start, end) in Unix seconds of the anomalies seen, end None while one is open; they are kept out of
+    the reference. `spec_generation` is the generation for which the buffer was made: a changed spec begins anew.
+    """
+
+    key: str
+    engine: Engine
+    spec_generation: int
+    buffer: RingBuffer
+    state: DetectorState = field(default_factory=DetectorState)
+    incidents: list[tuple[float, float | None]] = field(default_factory=list)
+    offers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    discovered_at: float | None = None
+    metrics_problem: Problem | None = None
+    connection_problem: Problem | None = None
+    connected: bool = False
+    last_connected_at: float | None = None
+    unreachable_since: float | None = None
+    server_version: str = ""
+    slo_value: float | None = None
+    slo_problem: Problem | None = None
+    slo_read_at: float | None = None
+    diagnosis: Diagnosis | None = None
+    diagnosed_at: float | None = None
+    anomaly: Anomaly | None = None
+    forecast: Forecast = NO_FORECAST
+    due: float = 0.0
+
+
+def new_watch(database: MonitoredDatabase, engine: Engine) -> Watch:
+    """A watch with an empty buffer that holds the reference window and what follows it."""
+    interval = database.spec.metrics.scrape_interval.total_seconds()
+    span = database.spec.reference.window.total_seconds() + BUFFER_MARGIN
+    return Watch(
+        key=database.metadata.key,
+        engine=engine,
+        spec_generation=database.metadata.generation,
+        buffer=RingBuffer(engine.catalogue.names(), interval, int(span / interval) + 1),
+    )
+
+
+def expected_signals(database: MonitoredDatabase, engine: Engine) -> tuple[str, ...]:
+    """The catalogue's signals that this database could offer: none of a pooler or replica that it does not have."""
+    absent = set()
+    if database.spec.pooler is None:
+        absent.add("pooler")
+    if database.spec.replication is None:
+        absent.add("replication")
+    return tuple(signal.name for signal in engine.catalogue if signal.component not in absent)
