@@ -26,6 +26,13 @@ NODE = "fake-0"
 COMMAND_TIMEOUT_S = 120.0
 READY_S = 60.0
 _FACTS = "cluster.json"
+_CONTROLLERS_DONE = {
+    "create": "serviceaccount/default",
+    "jsonpath={.rules[0].verbs}": "clusterrole/admin",  # which is aggregated from view and edit
+    "condition=Ready": f"node/{NODE}",
+}
+"""What the controllers do to a new cluster: until then it answers, but refuses what it should allow."""
+
 
 Runtime = Literal["kwok", "kind"]
 
@@ -193,6 +200,8 @@ class Cluster:
         else:
             kwok.start(self.directory, self.name, self.kubeconfig)
             self.kubectl("create", "-f-", input=json.dumps(_NODE))
+            for condition, thing in _CONTROLLERS_DONE.items():
+                self.kubectl("wait", f"--for={condition}", thing, f"--timeout={READY_S:.0f}s")
 
     def _by_kwok(self) -> Path:
         if self.runtime != "kwok":

@@ -1,0 +1,60 @@
+# `make` alone lists what there is; each target sets up what it needs.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON := .venv/bin/python
+DEMO_OPTIONS := $(if $(OPERATOR),--operator $(OPERATOR))
+export CLUSTER
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: setup
+setup: ## Install and build what is missing (the other targets do it themselves)
+	@dev/setup.sh
+
+.PHONY: demo
+demo: setup ## Inject faults into a real PostgreSQL and watch them healed (OPERATOR=off: unhealed; CLUSTER=kind: on kind)
+	@$(PYTHON) -m kintsugi_dev.demo $(DEMO_OPTIONS)
+
+.PHONY: test
+test: lint ## Lint, then the unit, contract and short end-to-end tests
+	@$(PYTHON) -m pytest -m "not slow" tests/unit tests/contract tests/e2e
+
+.PHONY: test-full
+test-full: lint ## All tests, the slow ones too
+	@$(PYTHON) -m pytest tests/unit tests/contract tests/e2e
+
+.PHONY: lint
+lint: setup ## Formatting, style, types, import rules, generated files
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m mypy
+	@.venv/bin/lint-imports
+	@$(PYTHON) -m kintsugi.api.generate --check
+
+.PHONY: crds
+crds: setup ## Generate the CRDs from the pydantic models
+	@$(PYTHON) -m kintsugi.api.generate
+
+.PHONY: bench
+bench: setup ## Print detection time, CPU per cycle, memory, and the same faults without the operator
+	@$(PYTHON) -m kintsugi_dev.bench
+
+.PHONY: cluster-up
+cluster-up: setup ## Start the development cluster with the chart installed; writes out/cluster/kubeconfig
+	@$(PYTHON) -m kintsugi_dev.cluster up
+
+.PHONY: cluster-down
+cluster-down: setup ## End the development cluster and remove all of it
+	@$(PYTHON) -m kintsugi_dev.cluster down
+
+.PHONY: kubectl
+kubectl: setup ## Run kubectl on the development cluster: make kubectl ARGS="get mdb -A"
+	@$(PYTHON) -m kintsugi_dev.cluster kubectl $(ARGS)
+
+.PHONY: clean
+clean: ## End the development cluster, remove out/ and tools' caches (.venv and ~/.cache/kintsugi stay)
+	@if [ -x $(PYTHON) ]; then $(PYTHON) -m kintsugi_dev.cluster down; fi
+	@rm -rf out dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
