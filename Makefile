@@ -31,11 +31,11 @@ lint: setup ## Formatting, style, types, import rules, generated files
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m mypy
 	@.venv/bin/lint-imports
-	@$(PYTHON) -m kintsugi.api.generate --check
+	@$(PYTHON) -m kintsugi.cli.crds --check
 
 .PHONY: crds
 crds: setup ## Generate the CRDs from the pydantic models
-	@$(PYTHON) -m kintsugi.api.generate
+	@$(PYTHON) -m kintsugi.cli.crds
 
 .PHONY: bench
 bench: setup ## Print detection time, CPU per cycle, memory, and the same faults without the operator

@@ -126,13 +126,16 @@ class ActionForecast(Model):
     impacts: tuple[ForecastImpact, ...] = ()
 
 
+Effect = Annotated[float, Field(ge=-1, le=1)]
+
+
 class Expected(Model):
     """Expected effect per objective, -1 to 1."""
 
-    latency: float
-    throughput: float
-    resources: float
-    consistency: float
+    latency: Effect
+    throughput: Effect
+    resources: Effect
+    consistency: Effect
     runner_up: str = ""
 
 
@@ -169,7 +172,7 @@ class ActionSpec(Model):
     evidence: Evidence
     forecast: ActionForecast
     expected: Expected
-    propensity: float = 1.0
+    propensity: Annotated[float, Field(ge=0, le=1)] = 1.0
     expires_at: Time
     policies: tuple[PolicyRef, ...]
     approval: ActionApproval

@@ -38,7 +38,7 @@ class Expression(Model):
 class Selector(Model):
     """A Kubernetes label selector over databases in the policy's namespace; `{}` selects all of them."""
 
-    match_labels: Mapping[str, str] = Field(default_factory=dict, max_length=32)
+    match_labels: Mapping[str, Annotated[str, Field(max_length=63)]] = Field(default_factory=dict, max_length=32)
     match_expressions: tuple[Expression, ...] = Field(default=(), max_length=32)
 
 

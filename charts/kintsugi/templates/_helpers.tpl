@@ -1,0 +1,27 @@
+{{/* Names and labels that all templates share. */}}
+
+{{- define "kintsugi.serviceAccountName" -}}
+{{ .Values.serviceAccount.name | default .Release.Name }}
+{{- end }}
+
+{{- define "kintsugi.selector" -}}
+app.kubernetes.io/name: kintsugi
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "kintsugi.labels" -}}
+{{ include "kintsugi.selector" . }}
+app.kubernetes.io/part-of: kintsugi
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end }}
+
+{{- define "kintsugi.image" -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end }}
+
+{{/* 0 for Observe to 4 for AutoMediumRisk. */}}
+{{- define "kintsugi.ceilingRank" -}}
+{{ get (dict "Observe" 0 "Recommend" 1 "Approve" 2 "AutoLowRisk" 3 "AutoMediumRisk" 4) .Values.ceiling.mode }}
+{{- end }}
