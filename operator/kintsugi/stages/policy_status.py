@@ -86,15 +86,14 @@ def conflicts(policies: Sequence[HealingPolicy], now: datetime) -> tuple[str, ..
 
     `policies` are those that apply to one database.
     """
-    found = []
-    for one, other in combinations(sorted(policies, key=lambda policy: policy.metadata.name), 2):
-        for action in sorted(_restricted(one) & _restricted(other)):
-            if never_overlap(_windows(one, action), _windows(other, action), now):
-                found.append(
-                    f"windows of {one.metadata.name} and {other.metadata.name} never overlap for {action}, "
-                    "so it can never run; change one of them"
-                )
-    return tuple(found)
+    pairs = combinations(sorted(policies, key=lambda policy: policy.metadata.name), 2)
+    return tuple(
+        f"windows of {one.metadata.name} and {other.metadata.name} never overlap for {action}, "
+        "so it can never run; change one of them"
+        for one, other in pairs
+        for action in sorted(_restricted(one) & _restricted(other))
+        if never_overlap(_windows(one, action), _windows(other, action), now)
+    )
 
 
 def _conditions(
