@@ -1,8 +1,8 @@
 """Approval: who has said what about a `HealingAction`, read from the annotations that the API server stamped.
 
-The admission policies let no forged stamp in; what is read here is checked once more all the same, because an object may
-be older than the policies, or the policies may have been away for a while. Whatever does not add up counts as no approval
-and is said in `problem`. Whether an approver may still approve is asked of the API server (`shell/gate.py`), and
+The admission policies let no forged stamp in; what is read here is checked once more all the same, because an object
+may be older than the policies, or the policies may have been away for a while. What does not add up counts as no
+approval and is said in `problem`. Whether an approver may still approve is asked of the API server (`shell/gate.py`);
 whether the question has expired is `lifecycle`'s.
 """
 
