@@ -1,0 +1,38 @@
+"""Texts of users' statements without what their users wrote into them: literal values never leave the database."""
+
+from __future__ import annotations
+
+import re
+
+LENGTH = 200
+
+_TOKEN = re.compile(
+    r"""
+      (?P<comment>--[^\n]*|/\*.*?(?:\*/|\Z))
+    | (?P<identifier>(?:[uU]&)?"(?:[^"]|"")*(?:"|\Z))
+    | (?P<escape>\b[eE]'(?:[^'\\]|\\.|'')*(?:'|\Z))
+    | (?P<string>(?:\b[bBxXnN]|\b[uU]&)?'(?:[^']|'')*(?:'|\Z))
+    | (?P<dollar>\$(?P<tag>[A-Za-z_\x80-\U0010ffff][\w\x80-\U0010ffff]*)?\$.*?(?:\$(?(tag)(?P=tag))\$|\Z))
+    | (?P<parameter>\$\d+)
+    | (?P<word>[A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*)
+    | (?P<number>(?:0[xXoObB][0-9a-fA-F_]+|\d[\d_]*(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def strip_literals(sql: str, length: int = LENGTH) -> str:
+    """`sql` with `?` for every literal, without comments, on one line, cut at `length` characters.
+
+    A text that the server cut in the middle of a string loses that string too.
+    """
+    text = " ".join(_TOKEN.sub(_without_literal, sql).split())
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _without_literal(match: re.Match[str]) -> str:
+    if match["comment"] is not None:
+        return " "
+    if match["identifier"] is not None or match["parameter"] is not None or match["word"] is not None:
+        return match[0]
+    return "?"
