@@ -25,3 +25,36 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- define "kintsugi.ceilingRank" -}}
 {{ get (dict "Observe" 0 "Recommend" 1 "Approve" 2 "AutoLowRisk" 3 "AutoMediumRisk" 4) .Values.ceiling.mode }}
 {{- end }}
+
+{{- define "kintsugi.config" -}}
+ceiling:
+  {{- toYaml .Values.ceiling | nindent 2 }}
+paused: {{ .Values.paused }}
+namespaces:
+  {{- toYaml .Values.rbac.namespaces | nindent 2 }}
+listen: 0.0.0.0:8080
+{{- end }}
+
+{{/* Nothing that a container could use to become more than it is. */}}
+{{- define "kintsugi.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- define "kintsugi.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
+
+{{/* Annotations by which many Prometheus installations find a pod. */}}
+{{- define "kintsugi.scraped" -}}
+{{- if .root.Values.prometheusAnnotations }}
+prometheus.io/scrape: "true"
+prometheus.io/port: {{ .port | quote }}
+prometheus.io/path: /metrics
+{{- end }}
+{{- end }}
