@@ -209,7 +209,8 @@ class ApprovalStatus(Status):
 class Attempt(Status):
     """Intent written before acting, so that a killed operator knows what it was about to do.
 
-    `step` is the number of steps known to be done; `kind` says of which plan.
+    `step` is the number of steps known to be done; `kind` says of which plan. `outcome` is how the run ended, in the
+    words of `stages.lifecycle_facts.RunState`; empty while it runs, and for ever where the operator was killed.
     """
 
     kind: Literal["execute", "undo"] = "execute"
@@ -217,6 +218,7 @@ class Attempt(Status):
     executor: str
     step: int = 0
     ended_at: Time | None = None
+    outcome: str = ""
 
 
 class StepOutput(Status):
