@@ -28,8 +28,11 @@ THRESHOLD: Final = 5.0
 MARGIN: Final = 1.5
 """How far beyond the worst of the reference the threshold lies."""
 
+FORESIGHT: Final = 1000.0
+"""How many references ahead the tail is extrapolated (a week of ten-minute ones), where it is heavier than `MARGIN`."""
+
 SHORT: Final = 8.0
-"""A short reference has not seen its own extremes yet: thresholds grow by 1 + SHORT / √samples … see `widening`."""
+"""A short reference has not seen its own extremes yet; see `widening`."""
 
 SINGLE: Final = 3.0
 """One sample alone must be this many thresholds out to count (the overwhelming case)."""
@@ -96,8 +99,7 @@ def baseline(reference: Frame, catalogue: Catalogue) -> Baseline:
     floors = np.array([signal.floor for signal in signals])
     scale = np.maximum(np.maximum(spread, floors), np.maximum(SHARE * np.abs(middle), 1e-12))
     harm = worst(_toward_harm(signals, (values - middle) / scale))
-    sustained = np.maximum(THRESHOLD, MARGIN * second_of_three(harm, circular=True).max(axis=0, initial=0.0))
-    sustained *= widening(counts)
+    sustained = np.maximum(THRESHOLD, _extreme(second_of_three(harm, circular=True))) * widening(counts)
     single = np.maximum(SINGLE * sustained, MARGIN * widening(counts) * harm.max(axis=0, initial=0.0))
     return Baseline(signals, middle, scale, sustained, single)
 
@@ -105,6 +107,19 @@ def baseline(reference: Frame, catalogue: Catalogue) -> Baseline:
 def widening(samples: Floats | int) -> Floats:
     """How much wider a threshold is for having seen few samples: ×1.33 at 600, ×2 at 64."""
     return np.asarray(1.0 + SHORT / np.sqrt(np.maximum(samples, 1)), dtype=np.float64)
+
+
+def _extreme(harm: Floats) -> Floats:
+    """The worst to be expected of each healthy signal, from what the reference `[R, S]` reached.
+
+    The worst seen times `MARGIN`, or where the tail is heavy (latencies are), the worst seen extrapolated as an
+    exponential tail fitted between the 90th percentile and the maximum.
+    """
+    if len(harm) == 0:
+        return np.zeros(harm.shape[1])
+    highest = harm.max(axis=0)
+    slope = (highest - np.quantile(harm, 0.9, axis=0)) / max(np.log(0.1 * len(harm)), 1.0)
+    return np.asarray(np.maximum(MARGIN * highest, highest + slope * np.log(FORESIGHT)), dtype=np.float64)
 
 
 def worst(deviations: Floats) -> Floats:

@@ -67,6 +67,7 @@ def compose(
         incident=incident,
         action=candidate.action,
         parameters=dict(candidate.proposal.parameters),
+        touches=candidate.proposal.touches,
         runnable=question.runnable,
         plan=tuple(plan_step(step) for step in candidate.plan.steps),
         undo=undo_plan(candidate.plan.undo),

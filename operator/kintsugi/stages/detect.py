@@ -41,7 +41,7 @@ SEEN: Final = 0.2
 """Of the database's own signals must be fresh, or nothing can be said about it."""
 
 REFIT_SAMPLES: Final = 30
-"""A reference that moved on by fewer samples than this is the same for all purposes."""
+"""A reference that moved on by fewer samples than this, or than a twentieth of it, is the same for all purposes."""
 
 MOST: Final = 12
 """Contributions shown."""
@@ -134,7 +134,8 @@ class RobustDetector:
 
 def _ever(frame: Frame, names: Sequence[str]) -> Bools:
     """Which of the named signals `[S]` were measured at all."""
-    return np.asarray((~np.isnan(cells(frame, names))).any(axis=0), dtype=np.bool_)
+    measured = {name for name, seen in zip(frame.signals, np.atleast_1d(frame.mask.any(axis=0)), strict=True) if seen}
+    return np.array([name in measured for name in names], dtype=np.bool_)
 
 
 def _silence(recent: Frame, now: float, name: str | None = None) -> str:
@@ -161,7 +162,7 @@ def _still_fits(fitted: _Fitted, reference: Frame) -> bool:
     moved = float(reference.times[-1]) - fitted.last
     return (
         fitted.signals == reference.signals
-        and 0 <= moved < REFIT_SAMPLES * reference.interval
+        and 0 <= moved < max(REFIT_SAMPLES, fitted.samples / 20) * reference.interval
         and len(reference) < 1.1 * fitted.samples
         and float(reference.times[0]) >= fitted.first
     )

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kintsugi.domain.frame import Frame
 
@@ -43,8 +44,14 @@ def reference(frame: Frame, incidents: Sequence[Incident], now: float, window: f
         if end is not None:
             keep &= (frame.times < start - margin) | (frame.times > end)
     keep &= frame.mask.any(axis=1)
-    rows = np.flatnonzero(keep)[-max(1, round(window / frame.interval)) :]
+    rows = _as_slice(np.flatnonzero(keep)[-max(1, round(window / frame.interval)) :])
     return Frame(frame.signals, frame.times[rows], frame.values[rows], frame.mask[rows], frame.interval)
+
+
+def _as_slice(rows: NDArray[np.intp]) -> slice | NDArray[np.intp]:
+    """Unbroken rows as a slice, which numpy takes without copying a megabyte a cycle."""
+    unbroken = len(rows) > 0 and int(rows[-1] - rows[0]) == len(rows) - 1
+    return slice(int(rows[0]), int(rows[-1]) + 1) if unbroken else rows
 
 
 def seconds_of(frame: Frame) -> float:
