@@ -11,8 +11,9 @@ from kintsugi_dev.servers.errors import ClosedDirectoryError, MissingProgramErro
 from kintsugi_dev.servers.exporters import NodeExporter, PostgresExporter
 from kintsugi_dev.servers.pgbouncer import PgBouncer
 from kintsugi_dev.servers.postgresql import PostgreSQL
-from kintsugi_dev.servers.process import free_port
+from kintsugi_dev.servers.process import eventually, free_port
 from kintsugi_dev.servers.prometheus import BearerProxy, Prometheus, Scrape
+from kintsugi_dev.servers.service_relay import ServiceRelay
 
 __all__ = [
     "BearerProxy",
@@ -27,8 +28,10 @@ __all__ = [
     "Prometheus",
     "Scrape",
     "ServerError",
+    "ServiceRelay",
     "StartError",
     "cache_directory",
+    "eventually",
     "free_port",
     "fresh_database",
     "postgres_binaries",

@@ -65,6 +65,16 @@ def accepts_connections(port: int) -> bool:
         return probe.connect_ex((HOST, port)) == 0
 
 
+def eventually(check: Callable[[], bool], timeout: float = 15.0) -> bool:
+    """Whether `check()` became true within `timeout` seconds; asked every 20 ms. For tests and the demo."""
+    deadline = time.monotonic() + timeout
+    while not check():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_SECONDS)
+    return True
+
+
 @dataclass(frozen=True)
 class Process:
     """A running server process and its log."""
