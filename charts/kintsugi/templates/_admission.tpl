@@ -57,13 +57,17 @@ CREATE; the API server takes annotation keys in any case.
 - expression: variables.sub != 'status' || variables.operator
   messageExpression: >-
     'only the operator writes the status of a {{ .kind }}; ' + variables.me + ' can change the object itself'
+  reason: Forbidden
 - expression: size(variables.ours) == 0 || variables.sub == ''
   message: annotate the {{ .kind }} itself, not its status
+  reason: Forbidden
 - expression: size(variables.ours) == 0 || !variables.operator
   message: the operator approves, rejects, pauses, acknowledges and labels nothing; a person does
+  reason: Forbidden
 - expression: size(variables.foreign) == 0
   messageExpression: >-
     variables.foreign.join(', ') + ' means nothing on a {{ .kind }}; the annotations that do: ' + variables.keys.join(', ')
+  reason: Forbidden
 {{- end }}
 
 {{/*
@@ -75,6 +79,7 @@ names the caller, and goes with the key. `.stamps` is a CEL map from key to stam
   messageExpression: >-
     'stamps are the API server\'s (' + variables.stamps.map(k, variables.stamps[k]).join(', ') +
     '); set or remove ' + variables.stamps.map(k, k).join(', ') + ' instead'
+  reason: Forbidden
 - expression: >-
     variables.stamps.all(k, !(k in variables.ours) || (k in variables.new
     ? variables.stamps[k] in variables.new && variables.new[variables.stamps[k]] == variables.me
@@ -82,6 +87,7 @@ names the caller, and goes with the key. `.stamps` is a CEL map from key to stam
   messageExpression: >-
     'say who you are: ' + variables.stamps.map(k, k).filter(k, k in variables.ours).map(k, k in variables.new
     ? variables.stamps[k] + '=' + variables.me : variables.stamps[k] + '- (removed with its key)').join(' ')
+  reason: Forbidden
 {{- end }}
 
 {{/* One validation: whoever sets, changes or withdraws `.key` may `update` the virtual subresource of that name. */}}
@@ -92,6 +98,7 @@ names the caller, and goes with the key. `.stamps` is a CEL map from key to stam
   messageExpression: >-
     variables.me + ' may not {{ .key }} ' + variables.meta.name + ' in ' + variables.meta.namespace +
     ', nor take it back (ask for \'update\' on {{ .plural }}/{{ .key }})'
+  reason: Forbidden
 {{- end }}
 
 {{/* Deleting a paused object would unpause it once it is made again. */}}
@@ -102,4 +109,5 @@ names the caller, and goes with the key. `.stamps` is a CEL map from key to stam
   messageExpression: >-
     variables.meta.name + ' is paused, and deleting it takes the pause back, which ' + variables.me +
     ' may not (ask for \'update\' on {{ .plural }}/pause)'
+  reason: Forbidden
 {{- end }}
