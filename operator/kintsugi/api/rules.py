@@ -206,7 +206,7 @@ POLICY_RULES: tuple[Rule, ...] = (
     *(_cron(index, *field) for index, field in enumerate(CRON_FIELDS)),
     Rule(
         "spec.windows[].timeZone",
-        "self.matches(r'^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$') && "
+        "self.matches(r'^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$') && self != 'Local' && "
         "timestamp('2026-01-01T00:00:00Z').getFullYear(self) > 2000",
         "timeZone must be a name of the time zone database; write it like UTC or Europe/Berlin",
     ),
