@@ -181,7 +181,6 @@ class DatabaseStatus(Status):
     components: tuple[ComponentStatus, ...] = ()
     signals: SignalsStatus | None = None
     incident: IncidentStatus | None = None
-    reference_samples: int = 0
     effective_mode: str = ""
     policies: tuple[str, ...] = ()
     not_proposed: tuple[str, ...] = ()

@@ -7,6 +7,7 @@ what changed, and knows since when the primary has been silent.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,15 +15,35 @@ from typing import Any
 
 from kintsugi.api.database import DatabaseSpec
 from kintsugi.engines.engine import Diagnosis, Engine, Query, Row
+from kintsugi.engines.postgresql.diagnostics import PULSE
 from kintsugi.engines.postgresql.statements import strip_literals
 from kintsugi.shell import sql
 from kintsugi.shell.execute import Targets, Workloads
+from kintsugi.shell.explain import explain
 from kintsugi.shell.pgbouncer import PgBouncerError, PgBouncerLogin, pgbouncer_console
 from kintsugi.shell.replication import member_views
 from kintsugi.shell.session import ReservedSession
 
 POOLER_SECONDS = 2.0
-VERSION = "SELECT current_setting('server_version_num')::int / 10000 AS version"
+PULSE_SECONDS = 1.0
+FIRST = """
+SELECT current_setting('server_version_num')::int / 10000 AS version,
+    ARRAY(SELECT e.extname::text FROM pg_extension e ORDER BY e.oid) AS extensions,
+    ARRAY(SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+          ORDER BY e.oid) AS schemas"""
+_EXTENSION = re.compile(r"@(\w+)@")
+ANSWERS = (sql.WrongPasswordError, sql.TooManyConnectionsError, sql.NoSuchDatabaseError, sql.NotAllowedError)
+"""Refusals that only a living server gives."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """How far the primary was when it last answered: LSN, bytes of WAL a second, and the standbys it waits for."""
+
+    at: float
+    lsn: int
+    rate: float
+    synchronous: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +97,14 @@ class Diagnoser:
         self._before: dict[str, tuple[Row, ...]] = {}
         self._silent_since: float | None = None
         self._version = 0
+        self._extensions: dict[str, str] = {}
+        self._last_pulse: Pulse | None = None
+        self.connection_error: sql.SqlError | None = None
+
+    @property
+    def server_version(self) -> int:
+        """The server's major version as last seen; 0 before the first answer."""
+        return self._version
 
     async def close(self) -> None:
         """Give the reserved session back."""
@@ -83,14 +112,37 @@ class Diagnoser:
 
     async def baseline(self) -> None:
         """Remember how the healthy database is; call it every half minute. Errors are left for `diagnose`."""
+        await self.pulse()
         rows, errors = await self._primary(tuple(query for query in self._engine.queries if query.baseline))
         self._before |= {name: found for name, found in rows.items() if name not in errors}
+
+    async def pulse(self) -> None:
+        """Ask the primary how far it is; cheap, call it every cycle.
+
+        After a crash nobody can: what a failover would lose, and for how long the primary has been silent, is known
+        only as closely as this was called. Errors are left for `diagnose`.
+        """
+        try:
+            rows = await self._fetch(PULSE, PULSE_SECONDS)
+        except sql.SqlError as error:
+            self._silent(error)
+            return
+        self._answered()
+        if rows:
+            self._last_pulse = self._pulse_of(rows[0])
+
+    def _pulse_of(self, row: Row) -> Pulse:
+        now, last = self._clock(), self._last_pulse
+        rate = 0.0 if last is None or now <= last.at else max(0.0, (row["lsn"] - last.lsn) / (now - last.at))
+        synchronous = tuple(row["synchronous"] or ()) if row["waits_for_standbys"] else ()
+        return Pulse(now, row["lsn"], rate, synchronous)
 
     async def diagnose(self, around: Surroundings = NOTHING_KNOWN) -> Diagnosis:
         """Everything that can be learned just now, in a few seconds at most. Never raises: failures are in `errors`."""
         (rows, errors), members, pooler = await asyncio.gather(
             self._primary(self._engine.queries), self._members(), self._pooler()
         )
+        await self._explain(rows, errors)
         before = {f"{name}_before": found for name, found in self._before.items()}
         return Diagnosis(
             rows={**before, **rows},
@@ -103,27 +155,71 @@ class Diagnoser:
             members=members,
             primary_member=around.primary_member,
             workload=around.workload,
-            extra=around.extra,
+            last_known_primary_lsn=None if self._last_pulse is None else self._last_pulse.lsn,
+            extra={**around.extra, **self._last_known()},
         )
+
+    def _last_known(self) -> dict[str, Any]:
+        """What is left of the primary when it is silent: its error's kind, and its last pulse."""
+        known: dict[str, Any] = {"primary_error": type(self.connection_error).__name__ if self.connection_error else ""}
+        if self._last_pulse is not None:
+            known |= {
+                "pulse_age": self._clock() - self._last_pulse.at,
+                "wal_rate": self._last_pulse.rate,
+                "synchronous_standbys": self._last_pulse.synchronous,
+            }
+        return known
 
     async def _primary(self, queries: tuple[Query, ...]) -> tuple[dict[str, tuple[Row, ...]], dict[str, str]]:
         rows: dict[str, tuple[Row, ...]] = {}
         errors: dict[str, str] = {}
         try:
-            self._version = (await self._fetch(VERSION, 2.0))[0]["version"]
-            self._silent_since = None
+            first = (await self._fetch(FIRST, 2.0))[0]
+            self._version = first["version"]
+            self._extensions = dict(zip(first["extensions"], first["schemas"], strict=True))
+            self._answered()
             for query in queries:
                 await self._ask(query, rows, errors)
         except sql.SqlError as error:
-            if not isinstance(error, (sql.WrongPasswordError, sql.TooManyConnectionsError, sql.NoSuchDatabaseError)):
-                self._silent_since = self._clock() if self._silent_since is None else self._silent_since
+            self._silent(error)
             errors |= {query.name: str(error) for query in queries if query.name not in rows}
         return rows, errors
+
+    def _answered(self) -> None:
+        self._silent_since = self.connection_error = None
+
+    def _silent(self, error: sql.SqlError) -> None:
+        """A server that refuses our login is there all the same."""
+        self.connection_error = error
+        if not isinstance(error, ANSWERS) and self._silent_since is None:
+            self._silent_since = self._clock()
+
+    async def _explain(self, rows: dict[str, tuple[Row, ...]], errors: dict[str, str]) -> None:
+        """Show the slow statements to the planner; the answers become rows of their own."""
+        if "statements" not in rows:
+            return
+        before = {f"{name}_before": found for name, found in self._before.items()}
+        try:
+            explained = await explain(self._session, {**before, **rows}, self._extensions)
+        except sql.SqlError as error:
+            errors["plans"] = str(error)
+        else:
+            rows["plans"] = explained.plans
+            rows["hypothetical"] = explained.hypothetical
+            rows["column_stats"] = explained.column_stats
 
     async def _ask(self, query: Query, rows: dict[str, tuple[Row, ...]], errors: dict[str, str]) -> None:
         statement = text_for(query, self._version)
         if statement is None:
             return
+        missing = set(_EXTENSION.findall(statement)) - set(self._extensions)
+        if missing:
+            errors[query.name] = (
+                f"{query.name} is unknown: {', '.join(sorted(missing))} is not installed in"
+                f" {self._session.endpoint}; run CREATE EXTENSION there"
+            )
+            return
+        statement = _EXTENSION.sub(lambda match: self._extensions[match[1]], statement)
         try:
             found = await self._session.fetch(statement, within=query.timeout)
         except (sql.TimedOutError, sql.NotAllowedError, sql.StatementError) as error:

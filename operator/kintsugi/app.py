@@ -1,0 +1,157 @@
+"""The operator as a process: kopf's watches feed the registry, the hub runs the loops, an HTTP port tells how it is.
+
+kopf only watches. It never patches an object (DESIGN §11): the operator has no right to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import kopf
+import yaml
+from kubernetes import client
+from pydantic import Field, ValidationError
+
+from kintsugi.api.action import HealingAction
+from kintsugi.api.database import MonitoredDatabase
+from kintsugi.api.meta import GROUP, VERSION, Model
+from kintsugi.api.policy import HealingPolicy
+from kintsugi.loops.hub import Hub
+from kintsugi.shell.kube import Kube, load_api_client
+from kintsugi.shell.telemetry import OperatorMetrics, Pulse, log_json, serve
+from kintsugi.stages.policy import Ceiling
+
+log = logging.getLogger(__name__)
+
+PLURALS = (MonitoredDatabase.PLURAL, HealingPolicy.PLURAL, HealingAction.PLURAL)
+
+
+class OperatorConfig(Model):
+    """What the person who installs the operator decides (the chart's values), from a YAML file."""
+
+    ceiling: Ceiling = Ceiling()
+    namespaces: tuple[str, ...] = Field(default=(), description="Only these; all of them when empty.")
+    audit: Path | None = Field(default=None, description="A file for the audit chain, beside the log.")
+    listen: str = Field(default="0.0.0.0:8080", pattern=r"^[^:]*:[0-9]+$")
+
+
+class ConfigError(Exception):
+    """The operator's own configuration is wrong: where, and what to do."""
+
+
+def load_config(path: Path | None) -> OperatorConfig:
+    """The configuration from a file; the defaults without one.
+
+    Raises:
+        ConfigError: the file is missing or wrong; it says where.
+    """
+    if path is None:
+        return OperatorConfig()
+    try:
+        return OperatorConfig.model_validate(yaml.safe_load(path.read_text()) or {})
+    except OSError as error:
+        raise ConfigError(f"the configuration {path} can't be read ({error.strerror}); check --config") from error
+    except (ValidationError, yaml.YAMLError) as error:
+        raise ConfigError(f"the configuration {path} is wrong: {error}") from error
+
+
+async def run(config: OperatorConfig, *, kubeconfig: str | None = None, port_file: Path | None = None) -> None:
+    """Run the operator until SIGTERM or SIGINT."""
+    log_json()
+    api = load_api_client(kubeconfig)
+    kube = Kube(api)
+    metrics, pulse = OperatorMetrics(), Pulse()
+    identity = f"{os.environ.get('HOSTNAME') or socket.gethostname()}/{os.getpid()}"
+    hub = Hub(kube, config.ceiling, metrics, pulse, identity=identity, audit=config.audit, namespaces=config.namespaces)
+    stop = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    host, _, port = config.listen.rpartition(":")
+    runner, taken = await serve(host, int(port), metrics, pulse)
+    if port_file:
+        await asyncio.to_thread(port_file.write_text, str(taken))
+    try:
+        await _until(stop, hub.run(), watch(hub, api.configuration, config.namespaces, stop))
+    finally:
+        await runner.cleanup()
+        await hub.close()
+        kube.close()
+
+
+async def _until(stop: asyncio.Event, *work: Any) -> None:
+    """Run all work until `stop` is set; when one part fails or ends by itself, end all and raise its error."""
+    tasks = [asyncio.ensure_future(part) for part in work]
+    stopping = asyncio.ensure_future(stop.wait())
+    await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
+    failed = [task for task in tasks if task.done() and not stop.is_set()]
+    stop.set()
+    await asyncio.wait(tasks, timeout=5)
+    for task in (*tasks, stopping):
+        task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.gather(*tasks, stopping, return_exceptions=True)
+    for task in failed:
+        task.result()
+        raise RuntimeError("a part of the operator ended by itself; Kubernetes restarts it")
+
+
+async def watch(hub: Hub, configuration: client.Configuration, namespaces: Sequence[str], stop: asyncio.Event) -> None:
+    """Watch the three kinds with kopf and hand what changes to the hub, until `stop` is set."""
+    registry = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=registry)  # type: ignore[untyped-decorator]
+    def login(**_: Any) -> kopf.ConnectionInfo:
+        return _connection(configuration)
+
+    @kopf.on.startup(registry=registry)  # type: ignore[untyped-decorator]
+    def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
+        settings.queueing.worker_limit = 64
+        settings.queueing.idle_timeout = 0.1
+        settings.networking.request_timeout = 30
+        settings.networking.connect_timeout = 3
+        settings.watching.connect_timeout = 3
+        settings.watching.inactivity_timeout = 30
+        settings.posting.enabled = False
+        settings.peering.standalone = True
+
+    for plural in PLURALS:
+        kopf.on.event(GROUP, VERSION, plural, registry=registry)(_handler(hub, plural))
+    await kopf.operator(
+        registry=registry,
+        standalone=True,
+        clusterwide=not namespaces,
+        namespaces=list(namespaces),
+        stop_flag=stop,
+    )
+
+
+def _handler(hub: Hub, plural: str) -> Any:
+    def on_event(event: Mapping[str, Any], **_: Any) -> None:
+        hub.on_event(plural, str(event.get("type") or ""), event["object"])
+
+    return on_event
+
+
+def _connection(configuration: client.Configuration) -> kopf.ConnectionInfo:
+    """Kopf's credentials from those of the official client, so that there is one way of logging in."""
+    header = configuration.get_api_key_with_prefix("authorization") or configuration.get_api_key_with_prefix(
+        "BearerToken"
+    )
+    scheme, _, token = (header or "").partition(" ")
+    return kopf.ConnectionInfo(
+        server=configuration.host,
+        ca_path=configuration.ssl_ca_cert,
+        insecure=not configuration.verify_ssl,
+        certificate_path=configuration.cert_file,
+        private_key_path=configuration.key_file,
+        scheme=scheme or None,
+        token=token or None,
+    )

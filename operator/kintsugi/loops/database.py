@@ -1,0 +1,437 @@
+"""One cycle of the database loop: it decides, says so, and creates at most one `HealingAction`. It never acts."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from kintsugi.api.action import ActionApproval, ActionVerification, DatabaseRef, HealingAction, Phase
+from kintsugi.api.database import DatabaseStatus, IncidentStatus, MonitoredDatabase, SignalsStatus
+from kintsugi.api.meta import ACKNOWLEDGE, API_VERSION, PAUSE, Condition, ObjectMeta
+from kintsugi.domain.actions import Candidate, NotProposed, Proposal
+from kintsugi.domain.anomaly import Anomaly, Health
+from kintsugi.domain.decision import DatabasePhase
+from kintsugi.domain.text import human
+from kintsugi.engines.registry import ENGINES
+from kintsugi.engines.risk import RISKS
+from kintsugi.loops.conditions import conditions_of
+from kintsugi.loops.facts import guard_facts
+from kintsugi.loops.services import Services
+from kintsugi.loops.watch import Problem, Watch, expected_signals
+from kintsugi.shell.errors import ConflictError, KubeError
+from kintsugi.shell.secrets import SecretError
+from kintsugi.shell.telemetry import incident as incident_in_log
+from kintsugi.stages import summary
+from kintsugi.stages.budget import acknowledged, settle, started
+from kintsugi.stages.compose import Question, action_name, compose
+from kintsugi.stages.guard import Ask, Auto, Forbidden, Judgement, RecommendOnly, judge
+from kintsugi.stages.policy import EffectivePolicy
+from kintsugi.stages.predict import PropagationPredictor
+from kintsugi.stages.recover import RunbookRecommender
+
+log = logging.getLogger(__name__)
+
+DIAGNOSE_EVERY = 2.0  # seconds between diagnoses while an incident is open
+FRESH_DIAGNOSIS = 6.0  # seconds that a diagnosis may be old for a proposal to rest on it
+BASELINE_EVERY = 30.0
+SUPERSEDED_LIMIT = 3  # new plans for the same action within one incident, when the facts keep changing
+KEPT = 20  # ended actions per database that stay as objects (DESIGN §3)
+
+
+@dataclass(frozen=True, slots=True)
+class Cycle:
+    """Everything one cycle looks at: read once, never changed."""
+
+    database: MonitoredDatabase
+    watch: Watch
+    policy: EffectivePolicy
+    anomaly: Anomaly
+    actions: tuple[HealingAction, ...]
+    incident: IncidentStatus | None
+    now: datetime
+
+    @property
+    def live(self) -> HealingAction | None:
+        """The action that has not ended: what is at work first, then what waits."""
+        open_ = [action for action in self.actions if not action.phase.ended and action.spec.runnable]
+        return next((a for a in open_ if a.phase.at_work), open_[0] if open_ else None)
+
+    @property
+    def paused(self) -> bool:
+        """Whether anybody has switched this database off."""
+        return PAUSE in self.database.metadata.annotations or self.policy.ceiling.paused or bool(self.policy.paused_by)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a cycle came to: what was held back, and why what was not proposed."""
+
+    held_back: tuple[str, ...] = ()
+    not_proposed: tuple[str, ...] = ()
+
+
+class DatabaseLoop:
+    """Decides for one database at a time; many may be in their cycle at once."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._predictor = PropagationPredictor()
+        self._diagnosing: dict[str, asyncio.Task[None]] = {}
+        self._outcomes: dict[str, Outcome] = {}
+        self._unwatchable: dict[str, tuple[int, str]] = {}
+
+    async def cycle(self, database: MonitoredDatabase, watch: Watch, at: float) -> None:
+        """One cycle."""
+        now = datetime.fromtimestamp(at, UTC)
+        anomaly = watch.anomaly
+        if anomaly is None:
+            return
+        watch.forecast = self._predictor.predict(anomaly, watch.engine.topology, at)
+        database = self._settled(database, now)
+        cycle = Cycle(
+            database=database,
+            watch=watch,
+            policy=self._services.policy_for(database),
+            anomaly=anomaly,
+            actions=tuple(self._services.fleet.actions_of(database)),
+            incident=database.status.incident,
+            now=now,
+        )
+        cycle = replace(cycle, incident=self._incident(cycle))
+        token = incident_in_log.set(cycle.incident.id if cycle.incident else "")
+        try:
+            self._look(cycle)
+            outcome = await self._propose(cycle)
+            await self._say(cycle, outcome)
+            await self._prune(cycle)
+        finally:
+            incident_in_log.reset(token)
+
+    async def say_unwatchable(self, now: datetime) -> None:
+        """Say of every database that can't be watched at all what is wrong with it, once."""
+        fleet = self._services.fleet
+        wrong = {
+            broken.meta.key: (broken.meta, "InvalidSpec", f"this version can't read the object: {broken.problem}")
+            for (plural, _), broken in fleet.broken.items()
+            if plural == MonitoredDatabase.PLURAL
+        }
+        for key, database in fleet.databases.items():
+            if database.spec.engine not in ENGINES:
+                known = ", ".join(sorted(ENGINES))
+                message = (
+                    f"engine {database.spec.engine} is unknown to this version; it knows {known}: correct spec.engine"
+                )
+                wrong[key] = (database.metadata, "UnknownEngine", message)
+        for key in set(self._unwatchable) - set(wrong):
+            del self._unwatchable[key]
+        for key, (meta, reason, message) in wrong.items():
+            if self._unwatchable.get(key) != (meta.generation, message):
+                await self._say_unwatchable(meta, reason, message, now)
+                self._unwatchable[key] = (meta.generation, message)
+
+    async def _say_unwatchable(self, meta: ObjectMeta, reason: str, message: str, now: datetime) -> None:
+        healthy = Condition(
+            type="Healthy",
+            status="Unknown",
+            reason=reason,
+            message=message,
+            observed_generation=meta.generation,
+            last_transition_time=now,
+        )
+        status = DatabaseStatus(
+            observed_generation=meta.generation,
+            phase=DatabasePhase.BLIND,
+            risk="-",
+            soon="-",
+            doing=message,
+            conditions=(healthy,),
+        )
+        await self._services.write_status(MonitoredDatabase.PLURAL, meta, status)
+        self._services.recorder.emit(MonitoredDatabase.KIND, meta, reason, message, now=now, warning=True)
+
+    def _settled(self, database: MonitoredDatabase, now: datetime) -> MonitoredDatabase:
+        """The database with its budget and track record counted up to now (idempotent: see `stages/budget.py`)."""
+        budget, records = database.status.budget, database.status.track_record
+        for action in self._services.fleet.actions_of(database):
+            for attempt in action.status.attempts:
+                if attempt.kind == "execute":
+                    budget = started(budget, attempt.started_at, now)
+            budget, records = settle(budget, records, action)
+        if (word := database.metadata.annotations.get(ACKNOWLEDGE)) is not None:
+            records = acknowledged(records, None if word in ("", "all") else word)
+        status = database.status.model_copy(update={"budget": budget, "track_record": records})
+        return database.model_copy(update={"status": status})
+
+    # --- incident ---
+
+    def _incident(self, cycle: Cycle) -> IncidentStatus | None:
+        """The open incident: a new one when an anomaly appears, none any more when it is over."""
+        incident, anomaly = cycle.incident, cycle.anomaly
+        if incident is None:
+            return self._opened(cycle) if anomaly.flagged else None
+        if anomaly.health is Health.NORMAL and not (cycle.live and cycle.live.phase.at_work):
+            self._closed(cycle, incident)
+            return None
+        if cycle.watch.incidents[-1:] == [] or cycle.watch.incidents[-1][1] is not None:
+            cycle.watch.incidents.append((incident.opened_at.timestamp(), None))
+        tried = tuple(a.spec.action for a in cycle.actions if a.spec.incident == incident.id and a.status.attempts)
+        root = cycle.watch.forecast.root or incident.root
+        text = summary.summary_of(anomaly, cycle.watch.forecast, cycle.now.timestamp()) if anomaly.flagged else ""
+        return incident.model_copy(update={"tried": tried, "root": root, "summary": text or incident.summary})
+
+    def _opened(self, cycle: Cycle) -> IncidentStatus:
+        at = cycle.anomaly.since or cycle.now.timestamp()
+        digest = hashlib.sha256(f"{cycle.database.metadata.uid}/{at}".encode()).hexdigest()[:8]
+        text = summary.summary_of(cycle.anomaly, cycle.watch.forecast, cycle.now.timestamp())
+        cycle.watch.incidents.append((at, None))
+        log.info("incident %s opened: %s", digest, text)
+        self._services.emit(cycle.database, None, "IncidentOpened", text, now=cycle.now, warning=True)
+        return IncidentStatus(id=digest, opened_at=cycle.now, root=cycle.watch.forecast.root or "", summary=text)
+
+    def _closed(self, cycle: Cycle, incident: IncidentStatus) -> None:
+        if cycle.watch.incidents and cycle.watch.incidents[-1][1] is None:
+            cycle.watch.incidents[-1] = (cycle.watch.incidents[-1][0], cycle.now.timestamp())
+        cycle.watch.diagnosis = cycle.watch.diagnosed_at = None
+        lasted = human(cycle.now - incident.opened_at)
+        log.info("incident %s closed after %s", incident.id, lasted)
+        self._services.emit(cycle.database, None, "IncidentClosed", f"back to normal after {lasted}", now=cycle.now)
+
+    # --- diagnosis ---
+
+    def _look(self, cycle: Cycle) -> None:
+        """Ask the database itself, in the background: a full diagnosis in an incident, else its baseline."""
+        watch, at = cycle.watch, cycle.now.timestamp()
+        task = self._diagnosing.get(watch.key)
+        if (task and not task.done()) or self._services.ceiling.problems(cycle.database):
+            return
+        wanted = cycle.incident is not None or cycle.live is not None
+        every = DIAGNOSE_EVERY if wanted else BASELINE_EVERY
+        if watch.diagnosed_at is None or abs(at - watch.diagnosed_at) >= every or (wanted and watch.diagnosis is None):
+            watch.diagnosed_at = at
+            self._diagnosing[watch.key] = asyncio.create_task(self._ask(cycle.database, watch, wanted))
+
+    async def _ask(self, database: MonitoredDatabase, watch: Watch, full: bool) -> None:
+        try:
+            access = await self._services.access(database)
+            if full:
+                around = await self._services.surroundings(database)
+                watch.diagnosis = await access.diagnoser.diagnose(around)
+            else:
+                await access.diagnoser.baseline()
+                watch.diagnosis = None
+            error = access.diagnoser.connection_error
+            watch.server_version = str(access.diagnoser.server_version or "")
+            watch.connection_problem = Problem(_reason(error), str(error)) if error else None
+            watch.connected = error is None
+            if error and _reason(error) == "WrongPassword":
+                self._services.secrets.forget(database.metadata.namespace, database.spec.connection.secret_ref)
+        except SecretError as error:
+            watch.connected, watch.connection_problem = False, Problem(error.reason, str(error))
+        except KubeError as error:
+            log.warning("%s could not be asked: %s", watch.key, error)
+        if full:
+            watch.due = 0.0
+            self._services.wake()
+
+    # --- proposal ---
+
+    async def _propose(self, cycle: Cycle) -> Outcome:
+        """Create the best action that may be created; what was held back and why."""
+        if cycle.incident is None or cycle.anomaly.health in (Health.BLIND, Health.LEARNING):
+            self._outcomes.pop(cycle.watch.key, None)
+            return Outcome()
+        if cycle.live is not None:
+            return self._outcomes.get(cycle.watch.key, Outcome())
+        diagnosis, age = cycle.watch.diagnosis, cycle.now.timestamp() - (cycle.watch.diagnosed_at or 0)
+        if diagnosis is None or age > FRESH_DIAGNOSIS or not cycle.anomaly.flagged:
+            return self._outcomes.get(cycle.watch.key, Outcome())
+        proposals, left_out = _proposals(cycle)
+        recommender = RunbookRecommender(cycle.watch.engine.actions, RISKS)
+        ranked = recommender.rank(proposals, cycle.watch.forecast, cycle.policy.objectives, _tried(cycle))
+        outcome = await self._first_allowed(cycle, ranked, left_out)
+        self._outcomes[cycle.watch.key] = outcome
+        return outcome
+
+    async def _first_allowed(
+        self, cycle: Cycle, ranked: Sequence[Candidate], left_out: Sequence[NotProposed]
+    ) -> Outcome:
+        assert cycle.incident is not None
+        not_proposed = tuple(f"{item.action}: {item.reason}" for item in left_out)
+        held_back: list[str] = []
+        for place, candidate in enumerate(ranked):
+            facts = guard_facts(self._services, cycle.database, cycle.watch, candidate, cycle.incident.id, cycle.now)
+            judgement = judge(candidate, cycle.policy, facts)
+            if isinstance(judgement.permission, Forbidden):
+                held_back.append(judgement.sentence)
+                self._refused(cycle, candidate, judgement)
+                continue
+            runner_up = next((other.action for other in ranked[place + 1 :]), "")
+            await self._create(cycle, candidate, judgement, (*not_proposed, *held_back), runner_up)
+            break
+        return Outcome(tuple(held_back), not_proposed)
+
+    def _refused(self, cycle: Cycle, candidate: Candidate, judgement: Judgement) -> None:
+        meta = cycle.database.metadata
+        for refusal in judgement.refusals:
+            self._services.metrics.refusals.labels(meta.namespace, meta.name, candidate.action, refusal.reason).inc()
+        reasons = ", ".join(refusal.reason for refusal in judgement.refusals)
+        self._services.emit(
+            cycle.database, None, "HeldBack", f"{candidate.action} held back: {reasons}", now=cycle.now, warning=True
+        )
+
+    async def _create(
+        self, cycle: Cycle, candidate: Candidate, judgement: Judgement, not_proposed: Sequence[str], runner_up: str
+    ) -> None:
+        assert cycle.incident is not None
+        meta, permission = cycle.database.metadata, judgement.permission
+        asks = permission.why if isinstance(permission, Ask) else ()
+        question = Question(
+            runnable=not isinstance(permission, RecommendOnly),
+            approval=ActionApproval(
+                required=not isinstance(permission, Auto),
+                approvers=cycle.policy.approval.approvers,
+                why="; ".join(reason.message for reason in asks),
+            ),
+            verification=ActionVerification(
+                window=cycle.policy.verification.window,
+                revert_on_failure=cycle.policy.verification.revert_on_failure,
+            ),
+            expires_after=cycle.policy.approval.expires_after,
+            policies=cycle.policy.refs,
+        )
+        spec = compose(
+            candidate,
+            question,
+            database=DatabaseRef(name=meta.name, uid=meta.uid),
+            incident=cycle.incident.id,
+            anomaly=cycle.anomaly,
+            forecast=cycle.watch.forecast,
+            summary=summary.summary_of(cycle.anomaly, cycle.watch.forecast, cycle.now.timestamp()),
+            not_proposed=not_proposed,
+            runner_up=runner_up,
+            now=cycle.now,
+        )
+        again = sum(1 for a in _same(cycle, candidate.action) if a.phase is Phase.SUPERSEDED)
+        name = action_name(meta.name, cycle.incident.id, f"{candidate.action}/{again}" if again else candidate.action)
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": HealingAction.KIND,
+            "metadata": {
+                "name": name,
+                "namespace": meta.namespace,
+                "labels": {"kintsugi.dev/database": meta.name, "kintsugi.dev/incident": cycle.incident.id},
+                "ownerReferences": [
+                    {
+                        "apiVersion": API_VERSION,
+                        "kind": MonitoredDatabase.KIND,
+                        "name": meta.name,
+                        "uid": meta.uid,
+                    }
+                ],
+            },
+            "spec": spec.to_json(),
+        }
+        try:
+            created = await self._services.kube.create_object(HealingAction.PLURAL, meta.namespace, body)
+        except ConflictError:
+            log.info("%s exists already", name)
+            return
+        self._services.fleet.apply(HealingAction.PLURAL, created)
+        action = HealingAction(metadata=ObjectMeta.model_validate(created["metadata"]), spec=spec)
+        log.info("created %s: %s (%s risk)", name, candidate.action, candidate.risk)
+        verb = "recommended" if not question.runnable else "proposed"
+        note = f"{candidate.action} {verb}: {'; '.join(candidate.proposal.evidence[:1])}"
+        self._services.emit(cycle.database, action, "Proposed", note, now=cycle.now)
+        self._services.wake()
+
+    # --- status ---
+
+    async def _say(self, cycle: Cycle, outcome: Outcome) -> None:
+        """Write what this cycle saw and decided into the status, if it changed."""
+        meta, watch, old = cycle.database.metadata, cycle.watch, cycle.database.status
+        barred = self._services.ceiling.problems(cycle.database)
+        phase = summary.phase_of(cycle.anomaly, cycle.live, cycle.incident, cycle.paused)
+        doing = barred[0] if barred else self._doing(cycle, phase, outcome)
+        expected = expected_signals(cycle.database, watch.engine)
+        missing = tuple(name for name in expected if name not in watch.offers)
+        status = old.model_copy(
+            update={
+                "observed_generation": meta.generation,
+                "phase": phase.value,
+                "risk": summary.risk_of(cycle.anomaly),
+                "soon": summary.soon_of(watch.forecast, watch.engine.topology),
+                "doing": doing,
+                "components": summary.components_of(cycle.anomaly, watch.forecast),
+                "signals": SignalsStatus(
+                    found=len(expected) - len(missing),
+                    expected=len(expected),
+                    missing=missing,
+                    exporters=tuple(sorted({source for sources in watch.offers.values() for source in sources})),
+                ),
+                "incident": cycle.incident,
+                "effective_mode": cycle.policy.mode.value,
+                "policies": tuple(ref.name for ref in cycle.policy.refs),
+                "not_proposed": outcome.not_proposed if cycle.incident else (),
+                "server_version": watch.server_version or old.server_version,
+                "conditions": conditions_of(cycle, outcome, barred),
+            }
+        )
+        self._services.metrics.risk.labels(meta.namespace, meta.name).set(cycle.anomaly.score)
+        if old.phase != phase.value:
+            warning = phase in (DatabasePhase.BLIND, DatabasePhase.DEGRADED)
+            self._services.emit(cycle.database, None, phase.value, doing, now=cycle.now, warning=warning)
+        await self._services.write_status(MonitoredDatabase.PLURAL, meta, status)
+
+    def _doing(self, cycle: Cycle, phase: DatabasePhase, outcome: Outcome) -> str:
+        if cycle.live is not None and phase is not DatabasePhase.PAUSED:
+            return summary.doing_with(cycle.live)
+        reason = cycle.database.metadata.annotations.get(PAUSE, "")
+        recommended = next((a for a in reversed(cycle.actions) if not a.phase.ended and not a.spec.runnable), None)
+        if recommended is not None and cycle.incident is not None:
+            return summary.doing_with(recommended)
+        return summary.doing_without(phase, cycle.anomaly, outcome.held_back, outcome.not_proposed, reason)
+
+    async def _prune(self, cycle: Cycle) -> None:
+        """Keep the newest ended actions as objects; the older ones go."""
+        ended = [action for action in cycle.actions if action.phase.ended]
+        for action in ended[:-KEPT]:
+            await self._services.kube.delete_object(
+                HealingAction.PLURAL, action.metadata.namespace, action.metadata.name
+            )
+
+
+def _proposals(cycle: Cycle) -> tuple[list[Proposal], list[NotProposed]]:
+    """What each action of the engine offers for this diagnosis, and what each says it can't."""
+    assert cycle.watch.diagnosis is not None
+    proposals: list[Proposal] = []
+    left_out: list[NotProposed] = []
+    for action in cycle.watch.engine.actions.values():
+        for item in action.propose(cycle.watch.diagnosis, cycle.database.spec):
+            if isinstance(item, Proposal):
+                proposals.append(item)
+            else:
+                left_out.append(item)
+    return proposals, left_out
+
+
+def _same(cycle: Cycle, action: str) -> list[HealingAction]:
+    assert cycle.incident is not None
+    return [a for a in cycle.actions if a.spec.incident == cycle.incident.id and a.spec.action == action]
+
+
+def _tried(cycle: Cycle) -> list[str]:
+    """Actions that this incident has had already. One whose facts changed before it ran may be planned anew, thrice."""
+    tried = []
+    for name in {a.spec.action for a in cycle.actions if cycle.incident and a.spec.incident == cycle.incident.id}:
+        mine = _same(cycle, name)
+        if any(a.phase is not Phase.SUPERSEDED for a in mine) or len(mine) >= SUPERSEDED_LIMIT:
+            tried.append(name)
+    return tried
+
+
+def _reason(error: Exception) -> str:
+    return type(error).__name__.removesuffix("Error")

@@ -1,0 +1,234 @@
+"""The hub: runs every database's loop when it is due, all that are due as one batch, and every action that has work.
+
+It keeps the registry fresh (watch events, and a full listing each minute that removes ghosts and notices a dead watch),
+and it is the outermost guard: whatever fails in one database's cycle is logged, counted and does not stop the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from kintsugi.api.action import HealingAction
+from kintsugi.api.database import MonitoredDatabase
+from kintsugi.api.policy import HealingPolicy
+from kintsugi.engines.registry import ENGINES
+from kintsugi.loops.action import ActionLoop
+from kintsugi.loops.database import DatabaseLoop
+from kintsugi.loops.fleet import Fleet
+from kintsugi.loops.observe import Observer
+from kintsugi.loops.policy import PolicyLoop
+from kintsugi.loops.services import Services
+from kintsugi.loops.watch import Watch, new_watch
+from kintsugi.shell import telemetry
+from kintsugi.shell.audit import AuditChain
+from kintsugi.shell.errors import KubeError
+from kintsugi.shell.events import EventRecorder
+from kintsugi.shell.gate import ApprovalGate
+from kintsugi.shell.kube import Kube
+from kintsugi.shell.secrets import Secrets
+from kintsugi.shell.telemetry import OperatorMetrics, Pulse
+from kintsugi.stages.detect import RobustDetector
+from kintsugi.stages.policy import Ceiling
+from kintsugi.stages.ports import Observed
+from kintsugi.stages.reference import reference
+
+log = logging.getLogger(__name__)
+
+LIST_EVERY = 60.0
+HEARTBEAT = 1.0
+SHORTEST_CYCLE = 1.0  # seconds
+RECENT = 60  # samples handed to the detector
+
+Json = Mapping[str, Any]
+KINDS = (MonitoredDatabase, HealingPolicy, HealingAction)
+
+
+class Hub:
+    """Owns the registry and everything that runs."""
+
+    def __init__(
+        self,
+        kube: Kube,
+        ceiling: Ceiling,
+        metrics: OperatorMetrics,
+        pulse: Pulse,
+        *,
+        identity: str,
+        audit: Path | None = None,
+        namespaces: Sequence[str] = (),
+    ) -> None:
+        self.fleet = Fleet()
+        self.watches: dict[str, Watch] = {}
+        self._kube = kube
+        self._pulse = pulse
+        self._metrics = metrics
+        self._namespaces = tuple(namespaces)
+        self._wake = asyncio.Event()
+        self._detector = RobustDetector()
+        secrets = Secrets(kube)
+        self._observer = Observer(secrets)
+        self._recorder = EventRecorder(kube, identity)
+        self.services = Services(
+            kube=kube,
+            secrets=secrets,
+            recorder=self._recorder,
+            gate=ApprovalGate(kube.api),
+            metrics=metrics,
+            fleet=self.fleet,
+            watches=self.watches,
+            ceiling=ceiling,
+            identity=identity,
+            audit_chain=AuditChain(audit),
+            wake=self.wake,
+        )
+        self._databases = DatabaseLoop(self.services)
+        self._actions = ActionLoop(self.services)
+        self._policies = PolicyLoop(self.services)
+        self._listed_at: float | None = None
+
+    async def run(self) -> None:
+        """Run until cancelled or a part fails."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._recorder.run())
+            group.create_task(self._list_for_ever())
+            group.create_task(self._databases_for_ever())
+            group.create_task(self._actions.run())
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._observer.close()
+        await self.services.close()
+
+    def on_event(self, plural: str, type_: str, body: Json) -> None:
+        """A watch saw an object appear, change or go."""
+        meta = body["metadata"]
+        key = f"{meta['namespace']}/{meta['name']}"
+        if type_ == "DELETED":
+            self.fleet.remove(plural, key)
+        else:
+            self.fleet.apply(plural, body)
+        if plural == HealingAction.PLURAL:
+            self._actions.wake(key)
+        elif plural == MonitoredDatabase.PLURAL and (watch := self.watches.get(key)):
+            watch.due = 0.0
+        self.wake()
+
+    def wake(self) -> None:
+        """Look again now at what is due."""
+        self._wake.set()
+
+    async def _list_for_ever(self) -> None:
+        while True:
+            try:
+                await self._list()
+            except KubeError as error:
+                log.warning("objects could not be listed, again in a moment: %s", error)
+                await asyncio.sleep(2)
+            else:
+                await asyncio.sleep(LIST_EVERY)
+
+    async def _list(self) -> None:
+        """All objects of all kinds; what the watch missed is made up for, and said: a watch should miss nothing."""
+        for kind in KINDS:
+            bodies = await self._kube.list_objects(kind.PLURAL, self._namespaces)
+            gone = self.fleet.replace(kind.PLURAL, bodies)
+            if gone:
+                log.warning("%d %s were gone without the watch having said so", len(gone), kind.PLURAL)
+        if self._listed_at is None:
+            log.info("watching %d databases", len(self.fleet.databases))
+        self._listed_at = time.monotonic()
+        self._pulse.ready = True
+        for key in self.fleet.actions:
+            self._actions.wake(key)
+        self.wake()
+
+    async def _databases_for_ever(self) -> None:
+        while True:
+            self._wake.clear()
+            now = time.time()
+            if self._listed_at is not None:
+                self._metrics.watch_age.set(time.monotonic() - self._listed_at)
+                await self._tick(now)
+            self._pulse.beat()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), self._until_due(time.time()))
+
+    def _until_due(self, now: float) -> float:
+        soonest = min((watch.due for watch in self.watches.values()), default=now + HEARTBEAT)
+        return min(max(soonest - now, 0.01), HEARTBEAT)
+
+    async def _tick(self, now: float) -> None:
+        """One cycle of every database that is due."""
+        self._keep_watches()
+        due = [
+            (database, self.watches[key])
+            for key, database in self.fleet.databases.items()
+            if key in self.watches and self.watches[key].due <= now
+        ]
+        if due:
+            began, cpu = time.perf_counter(), time.process_time()
+            await self._cycle(due, now)
+            self._metrics.cycle_seconds.observe(time.perf_counter() - began)
+            self._metrics.cycle_cpu_seconds.inc(time.process_time() - cpu)
+            self._metrics.cycles.inc()
+        await self._guarded("databases", self._databases.say_unwatchable(datetime.fromtimestamp(now, UTC)))
+        await self._guarded("policies", self._policies.cycle(datetime.fromtimestamp(now, UTC)))
+
+    async def _cycle(self, due: Sequence[tuple[MonitoredDatabase, Watch]], now: float) -> None:
+        for database, watch in due:
+            interval = max(database.spec.metrics.scrape_interval.total_seconds(), SHORTEST_CYCLE)
+            watch.due = now + interval
+        allowed = [pair for pair in due if not self.services.ceiling.problems(pair[0])]
+        await self._observer.observe(allowed, now)
+        verdicts = self._detector.detect([_observed(database, watch, now) for database, watch in due], now)
+        for (_, watch), (anomaly, state) in zip(due, verdicts, strict=True):
+            watch.anomaly, watch.state = anomaly, state
+        await asyncio.gather(
+            *(self._guarded(watch.key, self._databases.cycle(database, watch, now)) for database, watch in due)
+        )
+
+    async def _guarded(self, what: str, work: Any) -> None:
+        token = telemetry.database.set(what)
+        try:
+            await work
+        except KubeError as error:
+            log.warning("%s: %s", what, error)
+        except Exception:
+            self._metrics.cycle_failures.inc()
+            log.exception("the cycle of %s failed; it is tried again when it is due", what)
+        finally:
+            telemetry.database.reset(token)
+
+    def _keep_watches(self) -> None:
+        """One watch per database of a known engine; a changed spec begins with an empty buffer."""
+        for key in set(self.watches) - set(self.fleet.databases):
+            self.services.forget(key)
+            del self.watches[key]
+        for key, database in self.fleet.databases.items():
+            engine = ENGINES.get(database.spec.engine)
+            known = self.watches.get(key)
+            if engine is None:
+                continue
+            if known is None or known.spec_generation != database.metadata.generation:
+                self.services.forget(key)
+                self.watches[key] = new_watch(database, engine)
+
+
+def _observed(database: MonitoredDatabase, watch: Watch, now: float) -> Observed:
+    frame = watch.buffer.frame
+    span = database.spec.reference
+    return Observed(
+        key=watch.key,
+        catalogue=watch.engine.catalogue,
+        reference=reference(frame, watch.incidents, now, span.window.total_seconds()),
+        recent=frame.between(now - RECENT * frame.interval, now + 1),
+        state=watch.state,
+        minimum=span.minimum.total_seconds(),
+    )

@@ -1,0 +1,114 @@
+"""Summary: what one cycle saw and decided, as the status that a person reads.
+
+Numbers are rounded so that a status changes, and is written, only when something has happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from kintsugi.api.action import HealingAction, Phase
+from kintsugi.api.database import ComponentStatus, IncidentStatus
+from kintsugi.domain.anomaly import Anomaly, Health
+from kintsugi.domain.decision import DatabasePhase
+from kintsugi.domain.forecast import Forecast
+from kintsugi.domain.text import human
+from kintsugi.domain.topology import Topology
+
+QUIET = 0.3  # below this, a score of a healthy database is noise and shown as 0
+STEP = 0.05
+
+
+def phase_of(
+    anomaly: Anomaly, live: HealingAction | None, incident: IncidentStatus | None, paused: bool
+) -> DatabasePhase:
+    """The database's phase in one word."""
+    if paused:
+        return DatabasePhase.PAUSED
+    if live is not None and live.phase.at_work:
+        return DatabasePhase.HEALING
+    if anomaly.health is Health.BLIND:
+        return DatabasePhase.BLIND
+    if anomaly.health is Health.LEARNING:
+        return DatabasePhase.LEARNING
+    return DatabasePhase.DEGRADED if incident is not None or anomaly.flagged else DatabasePhase.HEALTHY
+
+
+def risk_of(anomaly: Anomaly) -> str:
+    """The anomaly's score as shown; a dash when nothing can be said."""
+    if anomaly.health in (Health.BLIND, Health.LEARNING):
+        return "-"
+    return f"{_coarse(anomaly.score):.2f}"
+
+
+def soon_of(forecast: Forecast, topology: Topology) -> str:
+    """The next component expected to degrade: `connections 0.84 in 40 s`."""
+    ahead = forecast.ahead()
+    if not ahead:
+        return "-"
+    impact = ahead[0]
+    return f"{topology.title(impact.component)} {impact.probability:.2f} in {human(round(impact.eta))}"
+
+
+def components_of(anomaly: Anomaly, forecast: Forecast) -> tuple[ComponentStatus, ...]:
+    """Every component that is degraded or at risk, most at risk first."""
+    at_risk = {impact.component: impact for impact in forecast.impacts}
+    names = [name for name, score in anomaly.components.items() if _coarse(score) > 0]
+    found = []
+    for name in dict.fromkeys((*at_risk, *names)):
+        impact = at_risk.get(name)
+        risk = max(anomaly.components.get(name, 0.0), impact.probability if impact else 0.0)
+        found.append(
+            ComponentStatus(
+                name=name,
+                risk=round(_coarse(risk), 2),
+                degraded=bool(impact and impact.degraded),
+                eta_seconds=float(round(impact.eta)) if impact and not impact.degraded else None,
+            )
+        )
+    return tuple(sorted(found, key=lambda c: (-c.risk, c.name)))
+
+
+def summary_of(anomaly: Anomaly, forecast: Forecast, now: float) -> str:
+    """What is wrong, in one sentence: the forecast's, and the worst signal's."""
+    worst = max(anomaly.contributions, key=lambda c: c.deviation, default=None)
+    since = f"for {human(now - anomaly.since)}" if anomaly.since else ""
+    parts = [f"anomalous {since}".strip(), forecast.sentence if forecast.root else "", worst.sentence if worst else ""]
+    return "; ".join(part for part in parts if part)
+
+
+def doing_with(action: HealingAction) -> str:
+    """What an action that has not ended means for its database."""
+    name, what = action.metadata.name, action.spec.action
+    if not action.spec.runnable:
+        return f"recommends {what} ({name})"
+    verbs: Mapping[Phase, str] = {
+        Phase.PROPOSED: "proposed",
+        Phase.AWAITING_APPROVAL: "waiting for approval of",
+        Phase.APPROVED: "about to run",
+        Phase.EXECUTING: "executing",
+        Phase.VERIFYING: "verifying",
+        Phase.REVERTING: "taking back",
+    }
+    return f"{verbs.get(action.phase, 'handling')} {name} ({what})"
+
+
+def doing_without(
+    phase: DatabasePhase, anomaly: Anomaly, held_back: Sequence[str], not_proposed: Sequence[str], pause_reason: str
+) -> str:
+    """What the operator does, and why not more, when no action is live."""
+    if phase is DatabasePhase.PAUSED:
+        return f"paused: {pause_reason}" if pause_reason else "paused"
+    if phase in (DatabasePhase.LEARNING, DatabasePhase.BLIND):
+        return anomaly.reason
+    if phase is DatabasePhase.HEALTHY:
+        return "watching"
+    if held_back:
+        return f"held back: {held_back[0]}"
+    if not_proposed:
+        return f"no action fits, a person is needed: {not_proposed[0]}"
+    return "diagnosing"
+
+
+def _coarse(score: float) -> float:
+    return 0.0 if score < QUIET else round(score / STEP) * STEP
