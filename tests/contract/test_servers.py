@@ -66,6 +66,10 @@ def test_a_replica_streams_and_promotes_after_a_crash(server_dir: Path, version:
         replica.execute("INSERT INTO t VALUES (2)")  # would hang, had it inherited synchronous_standby_names
         assert replica.value("SELECT sum(n) FROM t") == 3
 
+        with replica.replica(primary.directory, name="orders-0", port=primary.port) as returned:
+            assert returned.is_standby()
+            assert eventually(lambda: returned.value("SELECT sum(n) FROM t") == 3)
+
 
 def test_a_crashed_server_recovers_what_was_committed(server_dir: Path) -> None:
     with PostgreSQL.start(server_dir / "p") as server:

@@ -214,6 +214,7 @@ class PostgreSQL(LocalServer):
     ) -> PostgreSQL:
         """A streaming replica called `name`, with its own slot, returned once it streams.
 
+        Also how a failed primary comes back: stop it, then `new_primary.replica(old.directory, port=old.port, …)`.
         With `synchronous`, this primary waits for it; the setting is the primary's own, so a promoted replica has none.
         """
         standby = PostgreSQL(

@@ -6,6 +6,7 @@ writes connection options that they do not know (`sslsni`).
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -31,7 +32,10 @@ def slot_name(name: str) -> str:
 
 
 def copy(primary: PostgreSQL, data: Path, name: str) -> None:
-    """Make `data` a standby's data directory, copied from `primary`, with a slot of its own."""
+    """Make `data` a standby's data directory, copied from `primary`, with a slot of its own; earlier ones go first."""
+    shutil.rmtree(data, ignore_errors=True)
+    drop = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1"
+    primary.execute(drop, slot_name(name))
     tool = postgres_binaries(primary.version) / "pg_basebackup"
     if tool.exists():
         _copy_by_basebackup(tool, primary, data, name)
