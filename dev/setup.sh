@@ -7,7 +7,8 @@ set -euo pipefail
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/kintsugi
 log=$cache/setup.log
-export PATH=$PATH:/usr/sbin:/sbin UV_PYTHON_DOWNLOADS=never
+# uv takes the machine's certificates, as apt, pip, npm and Go do, and no Python from elsewhere.
+export PATH=$PATH:/usr/sbin:/sbin UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=${UV_SYSTEM_CERTS:-true}
 
 say() { printf 'kintsugi: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
@@ -50,13 +51,12 @@ mkdir -p "${no_cluster%/*}"
 echo "create_main_cluster = false" >"$no_cluster"
 apt-get -q -o DPkg::Lock::Timeout=300 update
 apt-get -q -y -o DPkg::Lock::Timeout=300 install --no-install-recommends "$@"
-if command -v systemctl >/dev/null; then
-  for package in "$@"; do
-    for unit in $(dpkg -L "$package" | sed -n "s|.*/systemd/system/\([^@/]*\.\(service\|timer\)\)\$|\1|p"); do
-      systemctl disable "$unit" || true
-    done
+command -v systemctl >/dev/null || exit 0
+for package in "$@"; do
+  for unit in $(dpkg -L "$package" | sed -nE "s#.*/systemd/system/([^@/]*\.(service|timer))\$#\1#p"); do
+    systemctl disable "$unit" || true
   done
-fi
+done
 '
 
 install_packages() {
@@ -100,7 +100,7 @@ own_uv() {
   python=$(python) || die "no Python 3.11 or newer; install python3.11, then run this again"
   say "fetching uv from PyPI"
   rm -rf "$cache/uv.partial"
-  { "$python" -m venv "$cache/uv.partial" && "$cache/uv.partial/bin/pip" install -q 'uv>=0.8'; } >>"$log" 2>&1 ||
+  { "$python" -m venv "$cache/uv.partial" && "$cache/uv.partial/bin/pip" install -q 'uv>=0.13'; } >>"$log" 2>&1 ||
     die "uv could not be had from PyPI; see $log, make PyPI reachable, then run this again"
   rm -rf "$cache/uv"
   mv "$cache/uv.partial" "$cache/uv"

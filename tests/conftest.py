@@ -2,7 +2,7 @@
 
 Every process that a run starts inherits the mark `KINTSUGI_RUN`, and every temporary file lies in the run's own folder.
 When the run ends, a marked process that is still there fails it. What a killed run left is removed by the next one.
-Fixtures of other systems stand in `tests/<system>_plugin.py`, named in `pytest_plugins`.
+Fixtures of other systems live beside them (`kintsugi_dev.<system>.fixtures`) and are named in `pytest_plugins`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from pathlib import Path
 import pytest
 
 from kintsugi_dev.cluster import Cluster, processes
-
-pytest_plugins = ["servers_plugin"]
 
 pytest_plugins = ["kintsugi_dev.servers.fixtures"]
 

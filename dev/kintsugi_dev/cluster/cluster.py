@@ -19,6 +19,9 @@ from kintsugi_dev.cluster.binaries import binary
 from kintsugi_dev.cluster.errors import ClusterError, CommandError, NotReadyError
 
 CHART = kind.REPOSITORY / "charts/kintsugi"
+FORGED_ACTION = kind.REPOSITORY / "docs/samples/healing-action.yaml"
+"""Valid, and yet refused to everybody but the operator: by it one sees whether the chart's policies are in force."""
+
 NAMESPACE = "kintsugi-system"
 """Where the chart is installed; the operator's ServiceAccount `kintsugi` lives there."""
 
@@ -132,14 +135,18 @@ class Cluster:
     def install_chart(self, *values: str) -> None:
         """Install or upgrade the chart with the operator itself off; `values` are `key=value` pairs for helm's `--set`.
 
+        Returns when its admission policies are in force, which is some time after the API server has them.
+
         Raises:
             CommandError: helm or the API server refused the chart.
+            NotReadyError: the policies were not in force within a minute.
         """
         settings = [f"--set={value}" for value in ("operator.enabled=false", *values)]
         self.helm(
             "upgrade", "--install", "kintsugi", str(CHART), f"--namespace={NAMESPACE}", "--create-namespace", *settings
         )
         self.kubectl("wait", "--for=condition=Established", "crd", "--all", f"--timeout={READY_S:.0f}s")
+        self._wait(self._refuses_forged_actions, f"the admission policy that refuses {FORGED_ACTION.name}")
 
     def service_account_kubeconfig(self, namespace: str, name: str, path: Path, *, hours: int = 24) -> Path:
         """Write a kubeconfig that acts as a ServiceAccount, by a token from the TokenRequest API, to `path` (0600).
@@ -202,6 +209,13 @@ class Cluster:
             self.kubectl("create", "-f-", input=json.dumps(_NODE))
             for condition, thing in _CONTROLLERS_DONE.items():
                 self.kubectl("wait", f"--for={condition}", thing, f"--timeout={READY_S:.0f}s")
+
+    def _refuses_forged_actions(self) -> bool:
+        try:
+            self.kubectl("create", "--dry-run=server", "--namespace=default", f"--filename={FORGED_ACTION}")
+        except CommandError as refusal:
+            return "only the operator creates" in refusal.output
+        return False
 
     def _by_kwok(self) -> Path:
         if self.runtime != "kwok":
