@@ -99,8 +99,10 @@ def baseline(reference: Frame, catalogue: Catalogue) -> Baseline:
     floors = np.array([signal.floor for signal in signals])
     scale = np.maximum(np.maximum(spread, floors), np.maximum(SHARE * np.abs(middle), 1e-12))
     harm = worst(_toward_harm(signals, (values - middle) / scale))
-    sustained = np.maximum(THRESHOLD, _extreme(second_of_three(harm, circular=True))) * widening(counts)
-    single = np.maximum(SINGLE * sustained, MARGIN * widening(counts) * harm.max(axis=0, initial=0.0))
+    doubt = widening(counts)
+    least = np.where(scale > spread, THRESHOLD, THRESHOLD * doubt)  # a floor is a decree: no sample count changes it
+    sustained = np.maximum(least, doubt * _extreme(second_of_three(harm, circular=True)))
+    single = np.maximum(SINGLE * sustained, MARGIN * doubt * harm.max(axis=0, initial=0.0))
     return Baseline(signals, middle, scale, sustained, single)
 
 

@@ -246,10 +246,23 @@ def _components(model: Model, rows: Rows, *, flagged: bool) -> Mapping[str, floa
 
 
 def _contributions(model: Model, rows: Rows, first_at: Mapping[str, float]) -> tuple[Contribution, ...]:
-    """The signals beyond the edge of their bands, the furthest out first."""
+    """The signals beyond the edge of their bands, the furthest out first, and each component's first departure."""
     order = np.argsort(-rows.held[-1], kind="stable")
     chosen = [int(index) for index in order if rows.held[-1, index] >= EDGE][:MOST]
+    chosen += [index for index in _first_of_each(model, rows, first_at) if index not in chosen]
     return tuple(_contribution(model, rows, index, first_at) for index in chosen)
+
+
+def _first_of_each(model: Model, rows: Rows, first_at: Mapping[str, float]) -> list[int]:
+    """Per component, the signal that left its band first in this incident, where it was measured lately."""
+    first: dict[str, int] = {}
+    for index, signal in enumerate(model.normal.signals):
+        if signal.name not in first_at or np.isnan(rows.values[:, index]).all():
+            continue
+        known = first.get(signal.component)
+        if known is None or first_at[signal.name] < first_at[model.normal.signals[known].name]:
+            first[signal.component] = index
+    return list(first.values())
 
 
 def _contribution(model: Model, rows: Rows, index: int, first_at: Mapping[str, float]) -> Contribution:

@@ -1,0 +1,218 @@
+"""Predict: where trouble started, and which components it reaches next.
+
+Trouble travels along the topology's edges: the probability of a path is the product of its gains, its time the sum of
+its delays, and the most probable path counts (Dijkstra over −log gain). Every component that is degraded now is a
+source. The **root** is the earliest component out of its band that explains at least half of the others that are
+degraded; components that left within one tolerance of each other count as simultaneous, and then the one that explains
+most is taken, then the most deviant. Where none does, the root is unknown and said to be.
+
+Thresholds differ between signals, so an order within two samples says little, and less at the ends of the graph: a
+client's latency moves by milliseconds long before a lock wait lasts a second. Whatever explains nothing itself may
+therefore have left its band somewhat before its cause (`EARLY` tolerances).
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from kintsugi.domain.anomaly import Anomaly
+from kintsugi.domain.forecast import NO_FORECAST, Forecast, Impact
+from kintsugi.domain.text import human
+from kintsugi.domain.topology import Edge, Topology
+
+DEGRADED: Final = 0.5
+"""A component's score from which it counts as degraded: its worst signal is at its threshold."""
+
+LISTED: Final = 0.15
+"""Risks below this are not worth a sentence."""
+
+EXPLAINS: Final = 0.25
+"""A path less probable than this explains nothing."""
+
+EARLY: Final = 4.0
+"""Tolerances by which a component at the end of the graph may precede its cause."""
+
+NAMED: Final = 3
+"""Components named in the sentence."""
+
+ANY_MOMENT: Final = 1.0
+"""Seconds left of an impact that is due and has not come: not 0, because 0 says that it has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """The most probable way from a source: its probability, its time in seconds, its components from the source on."""
+
+    probability: float
+    delay: float
+    path: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A component that is degraded now: how much (its score), and when it left its band."""
+
+    component: str
+    strength: float
+    onset: float
+
+
+class PropagationPredictor:
+    """Deviation propagated along the engine's topology. Needs no training.
+
+    Args:
+        tolerance: seconds within which departures count as simultaneous; about two and a half scrape intervals.
+    """
+
+    def __init__(self, tolerance: float = 2.5) -> None:
+        self._tolerance = tolerance
+
+    def predict(self, anomaly: Anomaly, topology: Topology, now: float) -> Forecast:
+        """The forecast for one database; `NO_FORECAST` when nothing is flagged or no component is out of its band.
+
+        Components without any signal in this database (no pooler, say) are not forecast: nobody would see it happen.
+        """
+        if not anomaly.flagged:
+            return NO_FORECAST
+        sources = _sources(anomaly, now)
+        if not sources:
+            return NO_FORECAST
+        ways = {source.component: reaches(topology, source.component) for source in sources}
+        root = _root(sources, ways, self._tolerance)
+        seen = set(anomaly.components)
+        impacts = (*_present(sources, ways, root), *_ahead(sources, ways, root, topology, seen, now))
+        return Forecast(root.component if root else None, impacts, _sentence(root, sources, impacts, topology, now))
+
+
+def reaches(topology: Topology, source: str) -> Mapping[str, Reach]:
+    """The most probable way from `source` to every component that it reaches, itself included."""
+    outgoing: dict[str, list[Edge]] = {}
+    for edge in topology.edges:
+        outgoing.setdefault(edge.source, []).append(edge)
+    done: dict[str, Reach] = {}
+    queue: list[tuple[float, float, tuple[str, ...]]] = [(0.0, 0.0, (source,))]
+    while queue:
+        cost, delay, path = heapq.heappop(queue)
+        here = path[-1]
+        if here in done:
+            continue
+        done[here] = Reach(math.exp(-cost), delay, path)
+        for edge in outgoing.get(here, ()):
+            if edge.gain > 0 and edge.target not in done:
+                gain = min(edge.gain, 1.0)
+                heapq.heappush(queue, (cost - math.log(gain), delay + edge.delay, (*path, edge.target)))
+    return done
+
+
+def _sources(anomaly: Anomaly, now: float) -> list[Source]:
+    """The degraded components, in order of departure; one without a known departure left just now."""
+    left: dict[str, float] = {}
+    for contribution in anomaly.contributions:
+        if contribution.first_at is not None:
+            left[contribution.component] = min(left.get(contribution.component, math.inf), contribution.first_at)
+    found = [
+        Source(component, score, left.get(component, now))
+        for component, score in anomaly.components.items()
+        if score >= DEGRADED
+    ]
+    return sorted(found, key=lambda s: (s.onset, -s.strength, s.component))
+
+
+def _root(sources: Sequence[Source], ways: Mapping[str, Mapping[str, Reach]], tolerance: float) -> Source | None:
+    """The earliest source that explains at least half of the others; of simultaneous ones the best."""
+    explained = {source.component: _explained(source, sources, ways, tolerance) for source in sources}
+    enough = [s for s in sources if 2 * len(explained[s.component]) >= len(sources) - 1]
+    if not enough:
+        return None
+    earliest = min(source.onset for source in enough)
+    together = [source for source in enough if source.onset <= earliest + tolerance]
+    return min(together, key=lambda s: (-sum(explained[s.component]), -s.strength, s.component))
+
+
+def _explained(
+    source: Source, sources: Sequence[Source], ways: Mapping[str, Mapping[str, Reach]], tolerance: float
+) -> list[float]:
+    """Probabilities of the other sources that this one could have caused: reachable, and not earlier."""
+    found = []
+    for other in sources:
+        reach = ways[source.component].get(other.component)
+        slack = tolerance * (EARLY if _ends_at(other.component, ways) else 1)
+        if other is not source and reach is not None and other.onset >= source.onset - slack:
+            found.append(reach.probability)
+    return [probability for probability in found if probability >= EXPLAINS]
+
+
+def _ends_at(component: str, ways: Mapping[str, Mapping[str, Reach]]) -> bool:
+    """Whether trouble goes no further from here."""
+    return all(r.probability < EXPLAINS for name, r in ways[component].items() if name != component)
+
+
+def _present(
+    sources: Sequence[Source], ways: Mapping[str, Mapping[str, Reach]], root: Source | None
+) -> tuple[Impact, ...]:
+    """What is degraded already, the root first, then in order of departure."""
+    ordered = sorted(sources, key=lambda s: (s is not root, s.onset, s.component))
+    return tuple(Impact(s.component, s.strength, 0.0, _path(root, s.component, ways)) for s in ordered)
+
+
+def _path(root: Source | None, component: str, ways: Mapping[str, Mapping[str, Reach]]) -> tuple[str, ...]:
+    reach = ways[root.component].get(component) if root else None
+    return reach.path if reach is not None and reach.probability >= EXPLAINS else (component,)
+
+
+def _ahead(
+    sources: Sequence[Source],
+    ways: Mapping[str, Mapping[str, Reach]],
+    root: Source | None,
+    topology: Topology,
+    seen: set[str],
+    now: float,
+) -> tuple[Impact, ...]:
+    """What is not degraded yet and at risk, most probable first."""
+    degraded = {source.component for source in sources}
+    impacts = []
+    for component in topology.components:
+        if component in degraded or (component not in seen and "/" not in component):
+            continue
+        candidates = [
+            _impact(source, reach, root, ways, now)
+            for source in sources
+            if (reach := ways[source.component].get(component)) is not None
+        ]
+        best = max(candidates, key=lambda i: (i.probability, -i.eta), default=None)
+        if best is not None and best.probability >= LISTED:
+            impacts.append(best)
+    return tuple(sorted(impacts, key=lambda i: (-i.probability, i.eta, i.component)))
+
+
+def _impact(
+    source: Source, reach: Reach, root: Source | None, ways: Mapping[str, Mapping[str, Reach]], now: float
+) -> Impact:
+    """One way to one component. The longer it is overdue, the less it is believed: halved after each further delay."""
+    left = source.onset + reach.delay - now
+    overdue = max(-left, 0.0) / max(reach.delay, ANY_MOMENT)
+    probability = min(source.strength, 1.0) * reach.probability * 0.5**overdue
+    path = (*_path(root, source.component, ways)[:-1], *reach.path)
+    return Impact(reach.path[-1], probability, max(left, ANY_MOMENT), path)
+
+
+def _sentence(
+    root: Source | None, sources: Sequence[Source], impacts: Sequence[Impact], topology: Topology, now: float
+) -> str:
+    """As in "lock manager since 12 s; connections at risk in ~9 s (84 %), client in ~20 s (65 %)"."""
+    if root is not None:
+        start = f"{topology.title(root.component)} since {human(max(now - root.onset, 0.0))}"
+        rest = [topology.title(s.component) for s in sources if s is not root][:NAMED]
+        begun = f"{start}, then {', '.join(rest)}" if rest else start
+    else:
+        names = ", ".join(topology.title(source.component) for source in sources[:NAMED])
+        begun = f"no single root: {names} left their bands independently"
+    soon = sorted((i for i in impacts if not i.degraded), key=lambda i: (-i.probability, i.eta))[:NAMED]
+    if not soon:
+        return begun
+    words = [f"{topology.title(i.component)} in ~{human(round(i.eta))} ({i.probability * 100:.0f} %)" for i in soon]
+    return f"{begun}; at risk: {', '.join(words)}"
