@@ -132,8 +132,9 @@ async def connect(
     lock_timeout: float = LOCK_SECONDS,
     read_only: bool = False,
     within: float = CONNECT_SECONDS,
+    cached_statements: int = 0,
 ) -> Connection:
-    """A session of our own; times are seconds.
+    """A session of our own; times are seconds. `cached_statements` stay prepared, for what is asked again and again.
 
     Settings travel as start-up parameters: a pooler that would share them with others refuses them, so that nothing of
     ours ever leaks into a pool. Names are looked up in pg_catalog only.
@@ -156,7 +157,7 @@ async def connect(
             password=endpoint.password,
             ssl=_tls(endpoint),
             timeout=within,
-            statement_cache_size=0,
+            statement_cache_size=cached_statements,
             server_settings=settings,
         )
     except (OSError, ssl.SSLError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
