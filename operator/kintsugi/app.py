@@ -39,8 +39,13 @@ class OperatorConfig(Model):
 
     ceiling: Ceiling = Ceiling()
     namespaces: tuple[str, ...] = Field(default=(), description="Only these; all of them when empty.")
+    paused: bool = Field(default=False, description="The global kill switch.")
     audit: Path | None = Field(default=None, description="A file for the audit chain, beside the log.")
     listen: str = Field(default="0.0.0.0:8080", pattern=r"^[^:]*:[0-9]+$")
+
+    def capped(self) -> Ceiling:
+        """The ceiling, with the kill switch in it."""
+        return self.ceiling.model_copy(update={"paused": self.paused or self.ceiling.paused})
 
 
 class ConfigError(Exception):

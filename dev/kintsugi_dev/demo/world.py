@@ -1,0 +1,303 @@
+"""The demo's world: everything real that the operator meets, started once, stopped always.
+
+    client load → PgBouncer → Service relay → PostgreSQL orders-0 → streams to orders-1 (synchronous)
+    collector, node exporter and the load's own metrics → Prometheus (1 s) → operator → Kubernetes API server
+
+The servers are local processes and the pods fake ones (kwok) that say where they are; the relay does what kube-proxy
+does for a Service.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kintsugi_dev.cluster import Cluster
+from kintsugi_dev.load import Load
+from kintsugi_dev.load.schema import create_schema
+from kintsugi_dev.servers import (
+    NodeExporter,
+    PgBouncer,
+    PostgreSQL,
+    Prometheus,
+    Scrape,
+    ServiceRelay,
+    eventually,
+    free_port,
+)
+from kintsugi_dev.servers.pgbouncer import ADMIN, ADMIN_PASSWORD
+from kintsugi_dev.servers.postgresql import run_in_thread
+from kintsugi_dev.servers.process import Process
+
+NAMESPACE = "shop"
+DATABASE = "orders"
+APP, APP_PASSWORD = "shop_app", "app"
+LABELS = {"namespace": NAMESPACE, "service": DATABASE}
+ADDRESS = "demo.kintsugi.dev/address"
+POD_NAME = "statefulset.kubernetes.io/pod-name"
+RATE = 100.0
+LINES = 60_000
+POOL_SIZE = 12
+LEARNING = "25s"
+
+APPROVER, APPROVERS = "ann", "dba-oncall"
+STRANGER = "eve"
+
+OBJECTS = """
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: orders-kintsugi, namespace: shop}
+stringData: {username: kintsugi_healer, password: healer}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: orders-rw, namespace: shop}
+spec:
+  selector: {statefulset.kubernetes.io/pod-name: orders-0}
+  ports: [{port: 5432}]
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: orders, namespace: shop}
+spec:
+  replicas: 2
+  serviceName: orders
+  podManagementPolicy: Parallel
+  selector: {matchLabels: {app: orders}}
+  template:
+    metadata: {labels: {app: orders}}
+    spec: {containers: [{name: postgres, image: postgres}]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: approvers, namespace: shop}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: kintsugi-approver}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: dba-oncall}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: editors, namespace: shop}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: kintsugi-editor}
+subjects:
+- {apiGroup: rbac.authorization.k8s.io, kind: Group, name: dba-oncall}
+- {apiGroup: rbac.authorization.k8s.io, kind: User, name: eve}
+---
+apiVersion: kintsugi.dev/v1alpha1
+kind: HealingPolicy
+metadata: {name: critical, namespace: shop}
+spec:
+  selector: {matchLabels: {tier: critical}}
+  mode: AutoMediumRisk
+  objectives: {latency: 4, throughput: 3, consistency: 2, resources: 1}
+  constraints: {maxDataLoss: 0B, maxReplicationLag: 10s}
+  limits: {perHour: 20, cooldown: 3s}
+  approval: {expiresAfter: 10m}
+  verification: {window: 40s}
+"""
+
+
+@dataclass
+class World:
+    """The running servers."""
+
+    directory: Path
+    cluster: Cluster
+    primary: PostgreSQL
+    replica: PostgreSQL
+    pooler: PgBouncer
+    relay: ServiceRelay
+    load: Load
+    prometheus: Prometheus
+    operator_kubeconfig: Path
+
+    def get(self, kind: str, name: str = "", *arguments: str) -> Any:
+        """An object, or a list of them, as JSON."""
+        text = self.cluster.kubectl("-n", NAMESPACE, "get", kind, *([name] if name else []), "-o", "json", *arguments)
+        return json.loads(text)
+
+    def database(self) -> dict[str, Any]:
+        """The MonitoredDatabase as it is now."""
+        found: dict[str, Any] = self.get("mdb", DATABASE)
+        return found
+
+    def actions(self) -> list[dict[str, Any]]:
+        """All HealingActions, oldest first."""
+        items: list[dict[str, Any]] = self.get("ha")["items"]
+        return sorted(items, key=lambda item: str(item["metadata"]["creationTimestamp"]))
+
+
+@contextmanager
+def world(directory: Path, *, rate: float = RATE) -> Iterator[World]:
+    """Start everything but the operator; stop it at the end, whatever happened."""
+    with ExitStack() as stack:
+        cluster = Cluster.up(directory / "cluster", chart=False)
+        stack.callback(cluster.down)
+        cluster.install_chart("ceiling.mode=AutoMediumRisk")
+        primary, replica = _databases(directory, stack)
+        _kubernetes(cluster, {"orders-0": primary, "orders-1": replica})
+        relay = stack.enter_context(
+            ServiceRelay.start(
+                directory / "relay", kubeconfig=cluster.kubeconfig, namespace=NAMESPACE, service="orders-rw"
+            )
+        )
+        pooler = stack.enter_context(
+            PgBouncer.start(
+                directory / "pgbouncer",
+                databases={DATABASE: ("127.0.0.1", relay.port)},
+                users={APP: APP_PASSWORD},
+                pool_size=POOL_SIZE,
+                settings={"max_client_conn": 500, "query_wait_timeout": 5, "server_login_retry": 1},
+            )
+        )
+        load = stack.enter_context(
+            Load.start(directory / "load", dsn=pooler.dsn(DATABASE, APP), rate=rate, lines=LINES, seed=1)
+        )
+        collector = _collector(directory, {"orders-0": primary, "orders-1": replica}, pooler, stack)
+        prometheus = _prometheus(directory, collector, load, stack)
+        _monitored(cluster, relay, pooler, prometheus, {"orders-0": primary, "orders-1": replica})
+        kubeconfig = cluster.service_account_kubeconfig(
+            "kintsugi-system", "kintsugi", directory / "operator-kubeconfig"
+        )
+        yield World(directory, cluster, primary, replica, pooler, relay, load, prometheus, kubeconfig)
+
+
+def start_operator(world: World) -> Process:
+    """The operator as a local process under its own ServiceAccount; its log is JSON lines."""
+    config = world.directory / "operator.yaml"
+    config.write_text(yaml.safe_dump({"ceiling": {"mode": "AutoMediumRisk"}, "listen": f"127.0.0.1:{free_port()}"}))
+    command: Sequence[str | Path] = [
+        sys.executable,
+        "-m",
+        "kintsugi.cli.main",
+        "run",
+        "--config",
+        config,
+        "--kubeconfig",
+        world.operator_kubeconfig,
+        "--port-file",
+        world.directory / "operator.port",
+    ]
+    return Process.start("kintsugi", command, log=world.directory / "operator.log")
+
+
+def _databases(directory: Path, stack: ExitStack) -> tuple[PostgreSQL, PostgreSQL]:
+    primary = stack.enter_context(
+        PostgreSQL.start(directory / "orders-0", settings={"max_connections": 60, "shared_buffers": "64MB"})
+    )
+    primary.execute(f"CREATE ROLE {APP} LOGIN PASSWORD '{APP_PASSWORD}'")
+    primary.execute(f"CREATE DATABASE {DATABASE} OWNER {APP}")
+    primary.create_roles(DATABASE, owner=APP)
+    run_in_thread(lambda: create_schema(primary.dsn(DATABASE, APP, APP_PASSWORD), lines=LINES))
+    primary.execute("VACUUM ANALYZE", database=DATABASE)
+    primary.execute("CREATE EXTENSION IF NOT EXISTS hypopg", database=DATABASE)
+    replica = primary.replica(directory / "orders-1", name="orders-1", synchronous=True)
+    stack.enter_context(replica)
+    return primary, replica
+
+
+def _kubernetes(cluster: Cluster, members: dict[str, PostgreSQL]) -> None:
+    cluster.kubectl("apply", "-f", "-", input=OBJECTS)
+    for name, server in members.items():
+        if not eventually(lambda name=name: name in cluster.kubectl("-n", NAMESPACE, "get", "pods", "-o", "name")):  # type: ignore[misc]
+            raise TimeoutError(f"the pod {name} did not appear; is kube-controller-manager running?")
+        cluster.kubectl("-n", NAMESPACE, "annotate", "pod", name, f"{ADDRESS}={server.address}")
+
+
+def _collector(directory: Path, members: dict[str, PostgreSQL], pooler: PgBouncer, stack: ExitStack) -> str:
+    """Start `kintsugi collect` for the database; its address."""
+    config = {
+        "databases": [
+            {
+                "name": DATABASE,
+                "namespace": NAMESPACE,
+                "members": [{"name": name, "host": "127.0.0.1", "port": s.port} for name, s in members.items()],
+                "database": DATABASE,
+                "username": "kintsugi_monitor",
+                "password": "monitor",
+                "tls": "disable",
+                "pooler": {
+                    "host": "127.0.0.1",
+                    "port": pooler.port,
+                    "username": ADMIN,
+                    "password": ADMIN_PASSWORD,
+                },
+            }
+        ]
+    }
+    path = directory / "collector.yaml"
+    path.write_text(yaml.safe_dump(config))
+    address = f"127.0.0.1:{free_port()}"
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "kintsugi.cli.main",
+        "collect",
+        "--config",
+        path,
+        "--listen",
+        address,
+    ]
+    process = Process.start("collector", command, log=directory / "collector.log")
+    stack.callback(process.stop)
+    return address
+
+
+def _prometheus(directory: Path, collector: str, load: Load, stack: ExitStack) -> Prometheus:
+    node = stack.enter_context(NodeExporter.start(directory / "node"))
+    return stack.enter_context(
+        Prometheus.start(
+            directory / "prometheus",
+            {
+                "collector": Scrape([collector]),
+                "client": Scrape([load.address], LABELS),
+                "node": Scrape([node.address], LABELS),
+            },
+        )
+    )
+
+
+def _monitored(
+    cluster: Cluster, relay: ServiceRelay, pooler: PgBouncer, prometheus: Prometheus, members: dict[str, PostgreSQL]
+) -> None:
+    cluster.kubectl(
+        "-n", NAMESPACE, "create", "secret", "generic", "orders-pooler-admin",
+        f"--from-literal=username={ADMIN}", f"--from-literal=password={ADMIN_PASSWORD}",
+    )  # fmt: skip
+    body = {
+        "apiVersion": "kintsugi.dev/v1alpha1",
+        "kind": "MonitoredDatabase",
+        "metadata": {"name": DATABASE, "namespace": NAMESPACE, "labels": {"tier": "critical"}},
+        "spec": {
+            "engine": "postgresql",
+            "connection": {
+                "host": "127.0.0.1",
+                "port": relay.port,
+                "database": DATABASE,
+                "secretRef": "orders-kintsugi",
+                "tls": "disable",
+            },
+            "metrics": {"prometheus": prometheus.url, "matchers": LABELS, "scrapeInterval": "1s"},
+            "slo": {"signal": "client_latency_p99", "target": "100ms"},
+            "reference": {"minimum": LEARNING, "window": "10m"},
+            "pooler": {"pgbouncer": {"host": "127.0.0.1", "port": pooler.port, "secretRef": "orders-pooler-admin"}},
+            "replication": {
+                "streaming": {
+                    "service": "orders-rw",
+                    "members": [{"name": name, "host": "127.0.0.1", "port": s.port} for name, s in members.items()],
+                }
+            },
+            "workloadRef": {"kind": "StatefulSet", "name": "orders"},
+        },
+    }
+    cluster.kubectl("apply", "-f", "-", input=json.dumps(body))
