@@ -21,7 +21,7 @@ def a_database(**changes: Any) -> Object:
         "engine": "postgresql",
         "connection": {"host": "orders-rw", "database": "orders", "secretRef": "orders-kintsugi"},
         "metrics": {"prometheus": "http://prometheus:9090", "matchers": {"service": "orders"}},
-        "slo": {"signal": "latency-p99", "target": "50ms"},
+        "slo": {"signal": "client_latency_p99", "target": "50ms"},
         "pooler": {"pgbouncer": {"host": "orders-pooler", "secretRef": "orders-pooler-admin"}},
         "replication": {
             "streaming": {

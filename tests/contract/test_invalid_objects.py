@@ -80,6 +80,7 @@ DATABASES = [
         field="spec.slo",
     ),
     database("an SLO of nothing", "spec.slo", {"target": "50ms"}, "exactly one of signal and latencyQuery"),
+    database("an SLO on no latency", "spec.slo.signal", "deadlocks", '"client_latency_p99", "longest_query_age"'),
     database("an SLO of 0 s", "spec.slo.target", "0s", "must be from 1ms to 1h"),
     database("an SLO without target", "spec.slo.target", GONE, "Required value"),
     database(

@@ -17,6 +17,14 @@ from kintsugi.api.schema import Schema, at, structural, walk
 
 
 @dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What the engines know by name: `risks` are the actions that exist, `latencies` what an SLO may name."""
+
+    risks: Mapping[str, str]
+    latencies: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Column:
     """A printer column; `wide` ones show with `-o wide` only."""
 
@@ -30,9 +38,9 @@ class Column:
 class Kind:
     """What a CRD says beyond its model.
 
-    `keys` are the lists whose items are known by a field, `sets` those whose items are unique; `named` the fields that
-    hold an action's name; `optional` those whose absence a rule explains better than the API server; `free` may hold
-    anything. Without `defaults` the API server stores exactly what was sent.
+    `keys` are the lists whose items are known by a field, `sets` those whose items are unique; `actions` and
+    `latencies` the fields that hold such a name; `optional` those whose absence a rule explains better than the API
+    server; `free` may hold anything. Without `defaults` the API server stores exactly what was sent.
     """
 
     name: str
@@ -46,7 +54,8 @@ class Kind:
     keys: Mapping[str, str]
     rules_of_actions: Callable[[Mapping[str, str]], tuple[Rule, ...]] = lambda risks: ()
     sets: tuple[str, ...] = ()
-    named: tuple[str, ...] = ()
+    actions: tuple[str, ...] = ()
+    latencies: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     free: tuple[str, ...] = ()
     defaults: bool = True
@@ -78,6 +87,7 @@ DATABASES = Kind(
         AGE,
     ),
     keys={"spec.replication.streaming.members": "name", "spec.dependsOn": "name", "status.conditions": "type"},
+    latencies=("spec.slo.signal",),
 )
 
 POLICIES = Kind(
@@ -104,7 +114,7 @@ POLICIES = Kind(
         "spec.constraints.protected",
         "spec.actions[].protectRoles",
     ),
-    named=("spec.actions[].name", "spec.windows[].actions[]"),
+    actions=("spec.actions[].name", "spec.windows[].actions[]"),
     optional=("spec.selector",),
 )
 
@@ -131,7 +141,7 @@ ACTIONS = Kind(
     ),
     rules_of_actions=lambda risks: (risk_rule(risks),),
     keys={"status.conditions": "type"},
-    named=("spec.action",),
+    actions=("spec.action",),
     free=("spec.parameters",),
     defaults=False,  # planHash is over the spec: what is hashed must be what is stored
 )
@@ -139,8 +149,8 @@ ACTIONS = Kind(
 KINDS: tuple[Kind, ...] = (DATABASES, POLICIES, ACTIONS)
 
 
-def crd(kind: Kind, risks: Mapping[str, str]) -> dict[str, Any]:
-    """The CustomResourceDefinition of `kind`; `risks` are the actions that exist, with their risk.
+def crd(kind: Kind, words: Vocabulary) -> dict[str, Any]:
+    """The CustomResourceDefinition of `kind`.
 
     Raises:
         UnmappableFieldError: a field has no exact counterpart in Kubernetes, or a rule names no field.
@@ -176,14 +186,14 @@ def crd(kind: Kind, risks: Mapping[str, str]) -> dict[str, Any]:
                     "storage": True,
                     "subresources": {"status": {}},
                     "additionalPrinterColumns": columns,
-                    "schema": {"openAPIV3Schema": schema(kind, risks)},
+                    "schema": {"openAPIV3Schema": schema(kind, words)},
                 }
             ],
         },
     }
 
 
-def schema(kind: Kind, risks: Mapping[str, str]) -> Schema:
+def schema(kind: Kind, words: Vocabulary) -> Schema:
     """The whole schema of `kind` with its rules.
 
     Raises:
@@ -202,8 +212,10 @@ def schema(kind: Kind, risks: Mapping[str, str]) -> Schema:
             "status": structural(kind.status, "status", defaults=False),
         },
     }
-    for path in kind.named:
-        _only(at(whole, path), sorted(risks))
+    for path in kind.actions:
+        _only(at(whole, path), sorted(words.risks))
+    for path in kind.latencies:
+        _only(at(whole, path), words.latencies)
     for path, key in kind.keys.items():
         at(whole, path).update({"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]})
     for path in kind.sets:
@@ -212,7 +224,7 @@ def schema(kind: Kind, risks: Mapping[str, str]) -> Schema:
         parent, _, name = path.rpartition(".")
         _not_required(at(whole, parent), name)
     _attach(whole, _explanations(whole))
-    _attach(whole, (*kind.rules, *kind.rules_of_actions(risks)))
+    _attach(whole, (*kind.rules, *kind.rules_of_actions(words.risks)))
     return whole
 
 

@@ -25,7 +25,7 @@ class Rule:
     computed: bool = False
 
 
-_HOW_TO_WRITE: Mapping[str, tuple[str, str]] = {
+HOW_TO_WRITE: Mapping[str, tuple[str, str]] = {
     DURATION_PATTERN: (
         r"^([0-9]{1,4}h|[0-9]{1,5}m|[0-9]{1,6}s|[0-9]{1,6}ms)+$",  # CEL's duration() knows no days
         "must be a duration in h, m, s and ms; write it like 500ms, 30s, 5m or 1h30m",
@@ -48,7 +48,7 @@ _HOW_TO_WRITE: Mapping[str, tuple[str, str]] = {
 
 
 class UnexplainedPatternError(LookupError):
-    """A model has a pattern that no sentence explains; add it to `_HOW_TO_WRITE`."""
+    """A model has a pattern that no sentence explains; add it to `HOW_TO_WRITE`."""
 
 
 def explained(pattern: str, field: str) -> Rule:
@@ -57,17 +57,17 @@ def explained(pattern: str, field: str) -> Rule:
     Raises:
         UnexplainedPatternError: nobody wrote down how such a value is written.
     """
-    if pattern not in _HOW_TO_WRITE and pattern not in _EXPLAINED_BELOW:
+    if pattern not in HOW_TO_WRITE and pattern not in _EXPLAINED_BELOW:
         raise UnexplainedPatternError(f"{field}: the pattern {pattern} has no explanation; add one in api/rules.py")
     if pattern in _EXPLAINED_BELOW:
         return Rule(field, "true", "")
-    regex, says = _HOW_TO_WRITE[pattern]
+    regex, says = HOW_TO_WRITE[pattern]
     name = field.removesuffix("[]").rpartition(".")[2]
     return Rule(field, f"self.matches(r'{regex}')", f"{name} {says}")
 
 
 _EXPLAINED_BELOW = {r"^\S+ \S+ \S+ \S+ \S+$"}
-_DURATION = _HOW_TO_WRITE[DURATION_PATTERN][0]
+_DURATION = HOW_TO_WRITE[DURATION_PATTERN][0]
 
 
 def _between(at: str, least: str, most: str, hint: str) -> Rule:

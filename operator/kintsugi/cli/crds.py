@@ -10,7 +10,9 @@ from pathlib import Path
 
 import yaml
 
-from kintsugi.api.crd import KINDS, crd
+from kintsugi.api.crd import KINDS, Vocabulary, crd
+from kintsugi.domain.signals import Role
+from kintsugi.engines.catalogue import load
 from kintsugi.engines.risk import RISKS
 
 CRDS = Path("charts/kintsugi/templates/crds")
@@ -23,12 +25,17 @@ def files() -> Mapping[Path, str]:
     Raises:
         ValueError: helm would take a piece of a CRD for one of its own templates.
     """
-    risks = {name: str(risk) for name, risk in RISKS.items()}
-    texts = {CRDS / f"{kind.plural}.yaml": _text(crd(kind, risks)) for kind in KINDS}
+    texts = {CRDS / f"{kind.plural}.yaml": _text(crd(kind, vocabulary())) for kind in KINDS}
     for path, text in texts.items():
         if "{{" in text:
             raise ValueError(f"{path} would contain '{{{{', which helm takes for a template; reword the description")
     return texts
+
+
+def vocabulary() -> Vocabulary:
+    """What this version's engines know by name. An SLO has a target in seconds, so it names a symptom in seconds."""
+    signals = [signal for signal in load("postgresql") if signal.unit == "s" and signal.role is Role.SYMPTOM]
+    return Vocabulary({name: str(risk) for name, risk in RISKS.items()}, [signal.name for signal in signals])
 
 
 def _text(document: object) -> str:

@@ -1,0 +1,268 @@
+"""The three kinds on a real API server: what users write is taken, shown and kept as the models mean it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kintsugi.api.action import HealingAction, plan_hash
+from kintsugi.api.database import MonitoredDatabase
+from kintsugi.api.meta import Model
+from kintsugi.api.policy import HealingPolicy
+from kintsugi_dev.cluster import Cluster, CommandError
+from kintsugi_dev.objects import OPERATOR, Object, a_database, a_policy, an_action, text
+
+SAMPLES = sorted(Path("docs/samples").glob("*.yaml"))
+MODELS: dict[str, type[Model]] = {
+    "MonitoredDatabase": MonitoredDatabase,
+    "HealingPolicy": HealingPolicy,
+    "HealingAction": HealingAction,
+}
+ENDED = ["Succeeded", "Failed", "RolledBack", "Inconclusive", "Rejected", "Expired", "Superseded"]
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: str(sample.stem))
+def test_a_sample_applies_and_is_read_back_by_the_models(sample: Path, cluster: Cluster, namespace: str) -> None:
+    documents = list(yaml.safe_load_all(sample.read_text(encoding="utf-8")))
+
+    for document in documents:
+        _create(cluster, namespace, document)
+
+    for document in documents:
+        if document["kind"] in MODELS:
+            stored = _get(cluster, namespace, document)
+            MODELS[document["kind"]].model_validate(_known(stored))
+
+
+def test_samples_cover_every_field_of_a_database_and_a_policy(cluster: Cluster) -> None:
+    documents = [d for sample in SAMPLES for d in yaml.safe_load_all(sample.read_text(encoding="utf-8"))]
+    for kind, crd in (("MonitoredDatabase", "monitoreddatabases"), ("HealingPolicy", "healingpolicies")):
+        shown = {path for d in documents if d["kind"] == kind for path in _paths(d["spec"])}
+        missing = {path for path in _schema_paths(_schema(cluster, crd)["properties"]["spec"]) if path not in shown}
+        assert not missing, f"no sample in docs/samples shows these fields of a {kind}"
+
+
+def test_the_api_server_fills_in_the_defaults_of_the_models(cluster: Cluster, namespace: str) -> None:
+    bare = {"apiVersion": "kintsugi.dev/v1alpha1", "kind": "HealingPolicy", "metadata": {"name": "bare"}}
+    _create(cluster, namespace, bare | {"spec": {"selector": {}}})
+
+    stored = _get(cluster, namespace, bare)["spec"]
+
+    by_the_model = HealingPolicy.model_validate({"metadata": {"name": "x", "namespace": "y"}, "spec": {"selector": {}}})
+    expected = by_the_model.spec.to_json()
+    assert {path: value for path, value in _leaves(expected) if value not in ([], {}, "")} == {
+        path: value for path, value in _leaves(stored) if value != {}
+    }
+
+
+def test_an_action_is_stored_exactly_as_it_was_created(cluster: Cluster, namespace: str) -> None:
+    whole = an_action()
+    _create(cluster, namespace, whole)
+
+    assert _get(cluster, namespace, whole)["spec"] == whole["spec"]
+
+
+def test_the_hash_of_a_plan_survives_the_api_server(cluster: Cluster, namespace: str) -> None:
+    """The API server writes 1.0 as 1: a hash over the text would change, one over the model does not."""
+    whole = an_action(**{"spec.expected.latency": 1.0})
+    spec = HealingAction.model_validate(_placed(whole)).spec
+    whole["spec"] = spec.to_json() | {"planHash": plan_hash(spec.to_json())}
+    _create(cluster, namespace, whole)
+
+    stored = HealingAction.model_validate(_known(_get(cluster, namespace, whole))).spec
+
+    assert plan_hash(stored.to_json()) == stored.plan_hash == whole["spec"]["planHash"]
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        {"risk": "high"},
+        {"plan": [{"kind": "sql", "target": "primary", "command": "DROP TABLE a", "timeout": "10s"}]},
+        {"parameters": {"pid": 1}},
+        {"parameters": {"deep": {"list": [2, 1]}}},
+        {"expiresAt": "2027-01-01T00:00:00.000Z"},
+        {"runnable": False},
+        {"planHash": "ffffffffffff"},
+    ],
+    ids=lambda patch: json.dumps(patch)[:40],
+)
+def test_nothing_of_an_action_can_be_changed(patch: Object, cluster: Cluster, namespace: str) -> None:
+    _create(cluster, namespace, an_action())
+
+    with pytest.raises(CommandError, match="spec is immutable, since people approve its planHash"):
+        _patch(cluster, namespace, {"spec": patch})
+
+
+@pytest.mark.parametrize("ended", ENDED)
+def test_an_ended_action_never_moves_again(ended: str, cluster: Cluster, namespace: str) -> None:
+    _create(cluster, namespace, an_action())
+    _patch(cluster, namespace, {"status": {"phase": "Executing"}})
+    _patch(cluster, namespace, {"status": {"phase": ended}})
+
+    for change in ({"phase": "Executing"}, {"phase": None}, None):
+        with pytest.raises(CommandError, match="phase of an ended action must never change"):
+            _patch(cluster, namespace, {"status": change})
+    _patch(cluster, namespace, {"status": {"message": "the rest of the status may still be completed"}})
+
+
+def test_the_default_view_answers_what_it_is_doing_and_why(cluster: Cluster, namespace: str) -> None:
+    _create(cluster, namespace, a_database())
+    status = {
+        "phase": "Degraded",
+        "risk": "0.91",
+        "soon": "connections 0.84 in 40s",
+        "doing": "waiting for approval",
+        "effectiveMode": "Approve",
+        "policies": ["critical"],
+        "incident": {"id": "orders-1402", "openedAt": "2026-11-22T14:02:11.000Z"},
+    }
+    _patch(cluster, namespace, {"status": status}, "mdb/orders")
+
+    table = _columns(cluster.kubectl("get", "mdb", "--namespace", namespace))
+    wide = _columns(cluster.kubectl("get", "mdb", "--namespace", namespace, "--output=wide"))
+
+    assert list(table) == ["NAME", "HEALTH", "RISK", "SOON", "DOING", "AGE"]
+    assert (table["HEALTH"], table["RISK"], table["SOON"]) == ("Degraded", "0.91", "connections 0.84 in 40s")
+    assert table["DOING"] == "waiting for approval"
+    assert (wide["MODE"], wide["INCIDENT"]) == ("Approve", "orders-1402")
+    assert "critical" in wide["POLICIES"]
+
+
+def test_actions_show_what_they_wait_for_and_who_approved(cluster: Cluster, namespace: str) -> None:
+    _create(cluster, namespace, an_action())
+    status = {
+        "phase": "Succeeded",
+        "waitsFor": "nothing",
+        "message": "healed in 12 s",
+        "verdict": {"outcome": "Healed", "reasons": ["waits are back at 0"]},
+        "approval": {"approvedBy": "ann"},
+    }
+    _patch(cluster, namespace, {"status": status})
+
+    table = _columns(cluster.kubectl("get", "ha", "--namespace", namespace))
+    wide = _columns(cluster.kubectl("get", "ha", "--namespace", namespace, "--output=wide"))
+
+    assert list(table) == ["NAME", "DATABASE", "ACTION", "RISK", "PHASE", "VERDICT", "WAITS FOR", "AGE"]
+    assert [table[c] for c in ("DATABASE", "ACTION", "RISK", "PHASE", "VERDICT", "WAITS FOR")] == [
+        "orders",
+        "terminate-blocker",
+        "medium",
+        "Succeeded",
+        "Healed",
+        "nothing",
+    ]
+    assert (wide["APPROVED BY"], wide["MESSAGE"]) == ("ann", "healed in 12 s")
+    assert wide["EXPIRES"] == "2026-11-22T14:32:11.000Z"
+
+
+def test_policies_show_their_mode_and_whether_they_are_in_order(cluster: Cluster, namespace: str) -> None:
+    _create(cluster, namespace, a_policy())
+    ready = {
+        "type": "Ready",
+        "status": "True",
+        "reason": "Applied",
+        "message": "1 database",
+        "lastTransitionTime": "2026-11-22T14:02:11.000Z",
+    }
+    _patch(cluster, namespace, {"status": {"matched": 1, "conditions": [ready]}}, "hp/critical")
+
+    table = _columns(cluster.kubectl("get", "hp", "--namespace", namespace))
+
+    assert list(table) == ["NAME", "MODE", "MATCHED", "PAUSED", "READY", "AGE"]
+    assert [table[c] for c in ("MODE", "MATCHED", "PAUSED", "READY")] == ["Approve", "1", "false", "Applied"]
+
+
+def test_one_word_lists_all_three_kinds(cluster: Cluster, namespace: str) -> None:
+    for whole in (a_database(), a_policy(), an_action()):
+        _create(cluster, namespace, whole)
+
+    names = cluster.kubectl("get", "kintsugi", "--namespace", namespace, "--output=name").split()
+
+    assert sorted(names) == [
+        "healingaction.kintsugi.dev/orders-7c1f2b90",
+        "healingpolicy.kintsugi.dev/critical",
+        "monitoreddatabase.kintsugi.dev/orders",
+    ]
+
+
+@pytest.mark.parametrize("path", ["mdb.spec.connection", "hp.spec.limits", "ha.spec.plan", "ha.status.verdict"])
+def test_kubectl_explains_the_fields(path: str, cluster: Cluster) -> None:
+    said = cluster.kubectl("explain", path)
+
+    assert "FIELDS:" in said
+    assert "DESCRIPTION:" in said
+    assert "<empty>" not in said.split("FIELDS:")[0]
+
+
+def test_a_status_from_a_newer_operator_is_read() -> None:
+    known = _placed(an_action()) | {"status": {"phase": "Executing", "newerField": 1}}
+
+    assert HealingAction.model_validate(known).phase == "Executing"
+
+
+def _create(cluster: Cluster, namespace: str, whole: Object) -> None:
+    by = OPERATOR if whole["kind"] == "HealingAction" else None
+    cluster.kubectl("create", "--namespace", namespace, "--filename=-", input=text(whole), as_user=by)
+
+
+def _get(cluster: Cluster, namespace: str, whole: Object) -> Object:
+    found: Object = json.loads(
+        cluster.kubectl("get", whole["kind"], whole["metadata"]["name"], "--namespace", namespace, "--output=json")
+    )
+    return found
+
+
+def _patch(cluster: Cluster, namespace: str, patch: Object, name: str = "ha/orders-7c1f2b90") -> None:
+    where = ["--subresource=status"] if "status" in patch else []
+    by = OPERATOR if "status" in patch else None
+    cluster.kubectl(
+        "patch", name, "--namespace", namespace, "--type=merge", *where, f"--patch={json.dumps(patch)}", as_user=by
+    )
+
+
+def _placed(whole: Object) -> Object:
+    return {"metadata": whole["metadata"] | {"namespace": "shop"}, "spec": whole["spec"]}
+
+
+def _known(stored: Object) -> Object:
+    return {key: value for key, value in stored.items() if key not in ("apiVersion", "kind")}
+
+
+def _columns(table: str) -> dict[str, str]:
+    """The one row of kubectl's table, by column; columns are cut where the header's begin."""
+    header, row = table.splitlines()[:2]
+    starts = [0] + [i for i in range(2, len(header)) if header[i] != " " and header[i - 2 : i] == "  "]
+    ends = [*starts[1:], max(len(header), len(row)) + 1]
+    return {header[a:b].strip(): row[a:b].strip() for a, b in zip(starts, ends, strict=True)}
+
+
+def _leaves(value: Any, path: str = "") -> list[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        return [leaf for key, child in value.items() for leaf in _leaves(child, f"{path}.{key}")]
+    return [(path, value)]
+
+
+def _paths(value: Any, path: str = "") -> set[str]:
+    if isinstance(value, dict):
+        return {path} | {p for key, child in value.items() for p in _paths(child, f"{path}.{key}")}
+    if isinstance(value, list):
+        return {path} | {p for child in value for p in _paths(child, f"{path}[]")}
+    return {path}
+
+
+def _schema(cluster: Cluster, plural: str) -> Object:
+    crd = json.loads(cluster.kubectl("get", "crd", f"{plural}.kintsugi.dev", "--output=json"))
+    schema: Object = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    return schema
+
+
+def _schema_paths(node: Object, path: str = "") -> set[str]:
+    children = {f"{path}.{name}": child for name, child in node.get("properties", {}).items()}
+    if "items" in node:
+        children[f"{path}[]"] = node["items"]
+    return {path} | {p for where, child in children.items() for p in _schema_paths(child, where)}
