@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from kintsugi_dev.cluster import Cluster, CommandError, NotReadyError, kwok, processes
+from kintsugi_dev.cluster import Cluster, ClusterError, CommandError, NotReadyError, chosen_runtime, kwok, processes
 
 POD = """
 apiVersion: v1
@@ -185,6 +185,22 @@ def test_up_clears_what_a_killed_process_left_in_the_same_directory(tmp_path: Pa
         assert cluster.ready()
     finally:
         cluster.down()
+
+
+def test_a_directory_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("three years of work")
+    with pytest.raises(ClusterError, match="something else"):
+        Cluster.up(tmp_path, chart=False)
+    Cluster.of(tmp_path).down()
+    assert (tmp_path / "thesis.txt").exists()
+
+
+def test_an_unknown_kind_of_cluster_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLUSTER", "")
+    assert chosen_runtime() == "kwok"
+    monkeypatch.setenv("CLUSTER", "minikube")
+    with pytest.raises(ClusterError, match="CLUSTER=minikube"):
+        chosen_runtime()
 
 
 def test_the_shared_cluster_has_the_chart_and_the_operators_service_account_but_no_operator(cluster: Cluster) -> None:

@@ -4,7 +4,7 @@
 code lives here, and nothing here is imported by it.
 """
 
-from kintsugi_dev.cluster.cluster import Cluster
+from kintsugi_dev.cluster.cluster import Cluster, chosen_runtime
 from kintsugi_dev.cluster.errors import ClusterError, CommandError, MissingToolError, NotReadyError
 
-__all__ = ["Cluster", "ClusterError", "CommandError", "MissingToolError", "NotReadyError"]
+__all__ = ["Cluster", "ClusterError", "CommandError", "MissingToolError", "NotReadyError", "chosen_runtime"]

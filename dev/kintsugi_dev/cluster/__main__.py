@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import cast
 
 from kintsugi_dev.cluster import binaries, kind
-from kintsugi_dev.cluster.cluster import NAMESPACE, Cluster, Runtime
+from kintsugi_dev.cluster.cluster import NAMESPACE, Cluster, chosen_runtime
 from kintsugi_dev.cluster.errors import ClusterError
 
 DIRECTORY = kind.REPOSITORY / "out/cluster"
@@ -56,10 +54,7 @@ def _up(arguments: argparse.Namespace) -> int:
         if not arguments.no_chart:
             cluster.install_chart()
     else:
-        runtime = os.environ.get("CLUSTER") or "kwok"
-        if runtime not in ("kwok", "kind"):
-            raise ClusterError(f"CLUSTER={runtime} is not known; leave it unset (kwok) or use CLUSTER=kind")
-        cluster = Cluster.up(arguments.directory, chart=not arguments.no_chart, runtime=cast(Runtime, runtime))
+        cluster = Cluster.up(arguments.directory, chart=not arguments.no_chart, runtime=chosen_runtime())
     if not arguments.no_chart:
         print(f"the chart is installed in {NAMESPACE}, the operator itself off")
     print(f"export KUBECONFIG={cluster.kubeconfig}")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import yaml
 
@@ -54,6 +55,18 @@ _NODE = {
 }
 
 
+def chosen_runtime() -> Runtime:
+    """What runs clusters after the environment's `CLUSTER`: kwok where it is unset or empty.
+
+    Raises:
+        ClusterError: it names something else than kwok or kind.
+    """
+    chosen = os.environ.get("CLUSTER") or "kwok"
+    if chosen not in get_args(Runtime):
+        raise ClusterError(f"CLUSTER={chosen} is not known; leave it unset (kwok) or use CLUSTER=kind")
+    return cast(Runtime, chosen)
+
+
 @dataclass(frozen=True)
 class Cluster:
     """A running cluster with RBAC on, one fake node whose pods cost nothing, and all ports on 127.0.0.1.
@@ -81,7 +94,11 @@ class Cluster:
         directory = directory.resolve()
         cluster = cls(name or f"kintsugi-{directory.name}", directory / "kubeconfig", directory, runtime)
         cls.of(directory).down()
-        directory.mkdir(parents=True)
+        directory.mkdir(parents=True, exist_ok=True)
+        if any(directory.iterdir()):
+            raise ClusterError(
+                f"{directory} holds something else than a cluster; name an empty directory, or a new one"
+            )
         try:
             cluster._start()
             if chart:
@@ -111,6 +128,8 @@ class Cluster:
         if self.runtime == "kind":
             kind.end(self.name, self.kubeconfig)
         kwok.end(self.directory)
+        if (self.directory / _FACTS).exists():
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     def kubectl(
         self, *arguments: str, input: str | None = None, as_user: str | None = None, as_groups: Sequence[str] = ()
@@ -119,6 +138,7 @@ class Cluster:
 
         Raises:
             CommandError: the API server, or kubectl, refused; `output` has its words.
+            NotReadyError: no answer within two minutes.
         """
         impersonation = [f"--as={as_user}"] * bool(as_user) + [f"--as-group={group}" for group in as_groups]
         options = [f"--kubeconfig={self.kubeconfig}", f"--cache-dir={self.directory / 'kubectl-cache'}"]
@@ -226,15 +246,20 @@ class Cluster:
 
     def _run(self, program: str, options: Sequence[str], arguments: Sequence[str], input: str | None) -> str:
         own = {f"HELM_{each}_HOME": str(self.directory / "helm") for each in ("CACHE", "CONFIG", "DATA")}
-        done = subprocess.run(
-            [str(binary(program)), *options, *arguments],
-            env=os.environ | own,
-            input=input or "",
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_TIMEOUT_S,
-            check=False,
-        )
+        command = [str(binary(program)), *options, *arguments]
+        try:
+            done = subprocess.run(
+                command,
+                env=os.environ | own,
+                input=input or "",
+                capture_output=True,
+                text=True,
+                timeout=COMMAND_TIMEOUT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as trouble:
+            message = f"`{program} {' '.join(arguments)}` on {self.name} did not end within {COMMAND_TIMEOUT_S:.0f} s"
+            raise NotReadyError(f"{message}; is its API server frozen? See the logs in {self.directory}") from trouble
         if done.returncode != 0:
             raise CommandError([program, *arguments], done.returncode, done.stderr or done.stdout)
         return done.stdout

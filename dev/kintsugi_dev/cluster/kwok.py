@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
@@ -97,10 +96,9 @@ def start_missing(directory: Path) -> None:
 
 
 def end(directory: Path) -> None:
-    """End every process of the cluster in `directory`, whoever started it, and remove the directory."""
+    """End every process of the cluster in `directory`, whoever started it."""
     while remaining := processes.marked(MARK, str(directory)):
         processes.end(remaining)
-    shutil.rmtree(directory, ignore_errors=True)
 
 
 def _configuration() -> dict[str, object]:
