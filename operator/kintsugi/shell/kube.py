@@ -78,33 +78,13 @@ class Kube:
 
     async def run(self, call: Callable[[], T]) -> T:
         """Any synchronous call with the client, in the pool, its errors translated."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: _translated(call))
+        return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: translated(call))
 
     async def request(
         self, method: str, path: str, body: Json | None = None, *, query: Json | None = None, seconds: float = TIMEOUT
     ) -> Json:
         """One request with a JSON body (a PATCH is a merge patch); the answer as plain JSON."""
-        headers = {"Accept": "application/json"}
-        if body is not None:
-            headers["Content-Type"] = MERGE_PATCH if method == "PATCH" else "application/json"
-
-        def call() -> Json:
-            serialized = self.api.param_serialize(
-                method,
-                path,
-                query_params=list((query or {}).items()),
-                header_params=headers,
-                body=body,
-                auth_settings=["BearerToken"],
-            )
-            response = self.api.call_api(*serialized, _request_timeout=seconds)
-            data = response.read()
-            if not 200 <= response.status < 300:
-                raise client.ApiException(status=response.status, reason=response.reason, body=data.decode())
-            answer: Json = json.loads(data)
-            return answer
-
-        return await self.run(call)
+        return await self.run(lambda: send(self.api, method, path, body, query=query, seconds=seconds))
 
     async def list_objects(self, plural: str, namespaces: Sequence[str] = ()) -> list[Json]:
         """All our objects of one kind, in these namespaces or in all."""
@@ -166,6 +146,35 @@ class Kube:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
+def send(
+    api: client.ApiClient,
+    method: str,
+    path: str,
+    body: Json | None = None,
+    *,
+    query: Json | None = None,
+    seconds: float = TIMEOUT,
+) -> Json:
+    """`Kube.request`, synchronously; raises the official client's `ApiException`."""
+    headers = {"Accept": "application/json"}
+    if body is not None:
+        headers["Content-Type"] = MERGE_PATCH if method == "PATCH" else "application/json"
+    serialized = api.param_serialize(
+        method,
+        path,
+        query_params=list((query or {}).items()),
+        header_params=headers,
+        body=body,
+        auth_settings=["BearerToken"],
+    )
+    response = api.call_api(*serialized, _request_timeout=seconds)
+    data = response.read()
+    if not 200 <= response.status < 300:
+        raise client.ApiException(status=response.status, reason=response.reason, body=data.decode())
+    answer: Json = json.loads(data)
+    return answer
+
+
 def _ours(plural: str, namespace: str, name: str = "") -> str:
     return f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{plural}" + (f"/{name}" if name else "")
 
@@ -175,7 +184,7 @@ def _workload(namespace: str, kind: str, name: str) -> str:
     return f"{prefix}/namespaces/{namespace}/{plural}/{name}"
 
 
-def _translated(call: Callable[[], T]) -> T:
+def translated(call: Callable[[], T]) -> T:
     """The call's answer, or its failure as a `KubeError` with the API server's own words."""
     try:
         return call()
