@@ -80,9 +80,9 @@ class Patient:
     async def proposal(self, action: str, around: Surroundings = NOTHING_KNOWN) -> Proposal:
         """As `propose`, where only a proposal will do."""
         answer = await self.propose(action, around)
-        if isinstance(answer, NotProposed):
-            raise AssertionError(f"{action} was not proposed: {answer.reason}")
-        return answer
+        if isinstance(answer, Proposal):
+            return answer
+        raise AssertionError(f"{action} was not proposed: {answer.reason}")
 
     async def heal(self, action: str, around: Surroundings = NOTHING_KNOWN) -> Healing:
         """Diagnose, propose, compile as after a restart (through JSON), carry out, and ask the probe."""

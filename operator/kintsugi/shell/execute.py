@@ -18,7 +18,13 @@ from typing import Any, Protocol
 from kintsugi.domain.actions import Step, StepKind
 from kintsugi.shell import sql
 from kintsugi.shell.errors import KubeError, UnavailableError
-from kintsugi.shell.pgbouncer import PgBouncerError, PgBouncerLogin, PgBouncerUnreachableError, pgbouncer_console
+from kintsugi.shell.pgbouncer import (
+    PgBouncerConsole,
+    PgBouncerError,
+    PgBouncerLogin,
+    PgBouncerUnreachableError,
+    pgbouncer_console,
+)
 from kintsugi.shell.session import ReservedSession
 
 ADVISORY_LOCK = 0x6B696E7473756769
@@ -224,13 +230,18 @@ def _names(targets: Targets) -> str:
 
 
 async def _run_pooler(step: Step, targets: Targets, action: str) -> StepResult:
+    """Run an admin command; with `expect`, `SET key = value` is not run but must be so already."""
     if targets.pooler is None:
         return StepResult(StepState.FAILED, error="the database has no pooler; name it in spec.pooler")
     try:
         async with pgbouncer_console(targets.pooler, within=step.timeout, application=f"kintsugi/{action}") as console:
-            return await _command(step, console.command)
+            if not step.expect:
+                return await _command(step, console.command)
+            if await _set_already(step, console):
+                return StepResult(StepState.DONE)
     except PgBouncerError as error:
         return StepResult(StepState.FAILED, error=str(error))
+    return StepResult(StepState.SUPERSEDED, error="somebody has changed the pooler's setting; nothing was done")
 
 
 async def _command(step: Step, command: Callable[[str], Awaitable[None]]) -> StepResult:
@@ -242,16 +253,20 @@ async def _command(step: Step, command: Callable[[str], Awaitable[None]]) -> Ste
 
 
 async def _probe_pooler(step: Step, targets: Targets, action: str) -> ProbeResult:
-    """The command `SET key = value` is done when SHOW CONFIG says so."""
+    """`SET key = value` is done when SHOW CONFIG says so."""
     if targets.pooler is None:
         return ProbeResult(ProbeAnswer.UNKNOWN, "the database has no pooler; name it in spec.pooler")
-    key, _, value = step.command.removeprefix("SET ").partition(" = ")
     try:
         async with pgbouncer_console(targets.pooler, within=step.timeout, application=f"kintsugi/{action}") as console:
-            config = {row["key"]: row["value"] for row in await console.config()}
+            done = await _set_already(step, console)
     except PgBouncerError as error:
         return ProbeResult(ProbeAnswer.UNKNOWN, str(error))
-    return ProbeResult(ProbeAnswer.DONE if config.get(key) == value else ProbeAnswer.NOT_DONE)
+    return ProbeResult(ProbeAnswer.DONE if done else ProbeAnswer.NOT_DONE)
+
+
+async def _set_already(step: Step, console: PgBouncerConsole) -> bool:
+    key, _, value = step.command.removeprefix("SET ").partition(" = ")
+    return any(row["key"] == key and row["value"] == value for row in await console.config())
 
 
 # --- Kubernetes ---

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 LENGTH = 200
 
@@ -36,3 +37,25 @@ def _without_literal(match: re.Match[str]) -> str:
     if match["identifier"] is not None or match["parameter"] is not None or match["word"] is not None:
         return match[0]
     return "?"
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The identifiers in a statement as the server reads them; `called` are those with a parenthesis behind."""
+
+    all: frozenset[str]
+    called: frozenset[str]
+
+
+def names(sql: str) -> Names:
+    """Every identifier in `sql`, keywords included: unquoted ones in lower case, quoted ones as they are."""
+    found: set[str] = set()
+    called: set[str] = set()
+    for match in _TOKEN.finditer(sql):
+        if match["identifier"] is None and match["word"] is None:
+            continue
+        name = match[0].lower() if match["word"] is not None else match[0].strip('uU&"').replace('""', '"')
+        found.add(name)
+        if sql[match.end() :].lstrip().startswith("("):
+            called.add(name)
+    return Names(frozenset(found), frozenset(called))
