@@ -1,7 +1,8 @@
 """Risk windows: cron schedule, duration and time zone, to "is it open now, and if not, when".
 
-An opening lasts `duration` of real time: over a change of the clocks a window of four hours is open for four hours.
-Schedules that name an hour open once on such a day, as Debian's cron runs a job once (cronsim does the arithmetic).
+Schedules are read in local time. When the clocks are set forward, what would have opened in the skipped hour opens when
+they have been set; when they are set back, what falls into the repeated hour opens the first time only. An opening
+lasts `duration` of real time: over such a change, too, a window of four hours is open for four hours.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from cronsim import CronSim, CronSimError
 from kintsugi.api.policy import Window
 
 _CLOCK_CHANGE = timedelta(hours=3)
-"""No clock is set by more at once (Antarctica/Troll: two hours), so openings are looked for this far around."""
+"""No clock is set by more at once (Antarctica/Troll: two hours), so openings are looked for this far around; moves over
+the date line apart."""
 
 _COMPARED = 4000
-"""Openings looked at when two sets of windows are compared: at least a year of hourly ones is not needed."""
+"""Openings of one window looked at when two sets are compared: ten years of daily ones, five months of hourly ones."""
 
 
 class InvalidWindowError(ValueError):
@@ -32,13 +34,13 @@ def check(window: Window) -> None:
     Raises:
         InvalidWindowError: the schedule, the time zone or the duration is unusable; it says which and what to write.
     """
-    zone = _zone(window)
+    _zone(window)
     if window.duration <= timedelta(0):
         raise InvalidWindowError(
             f"window {window.name} is never open: its duration is 0s; write how long it stays open, 4h for example"
         )
     try:
-        CronSim(window.schedule, datetime(2026, 1, 1, tzinfo=zone))
+        CronSim(window.schedule, datetime(2026, 1, 1))  # noqa: DTZ001 - local time
     except CronSimError as error:
         raise InvalidWindowError(
             f"window {window.name} is never open: its schedule {window.schedule!r} is not a cron schedule ({error}); "
@@ -72,10 +74,9 @@ def openings(window: Window, after: datetime) -> Iterator[datetime]:
         InvalidWindowError: see `check`.
     """
     check(window)
-    start = (after - _CLOCK_CHANGE).astimezone(_zone(window))
-    last = after
-    for moment in CronSim(window.schedule, start):
-        opening = moment.astimezone(UTC)
+    last, zone = after, _zone(window)
+    for local in CronSim(window.schedule, _local(after - _CLOCK_CHANGE, zone)):
+        opening = _instant(local, zone)
         if opening > last:
             last = opening
             yield opening
@@ -99,9 +100,30 @@ def never_overlap(
 
 def _last_opening(window: Window, now: datetime) -> datetime | None:
     check(window)
-    start = (now + _CLOCK_CHANGE).astimezone(_zone(window))
-    earlier = (moment.astimezone(UTC) for moment in CronSim(window.schedule, start, reverse=True))
-    return next((opening for opening in earlier if opening <= now), None)
+    zone = _zone(window)
+    locals_ = CronSim(window.schedule, _local(now + _CLOCK_CHANGE, zone), reverse=True)
+    return next((opening for local in locals_ if (opening := _instant(local, zone)) <= now), None)
+
+
+def _local(moment: datetime, zone: ZoneInfo) -> datetime:
+    """What the clocks there show, without a zone: with one, cronsim misses openings on Lord Howe Island."""
+    return moment.astimezone(zone).replace(tzinfo=None)
+
+
+def _instant(local: datetime, zone: ZoneInfo) -> datetime:
+    """When the clocks there show `local` for the first time, or, when they skip it, when they do so (UTC)."""
+    after = local.replace(tzinfo=zone).astimezone(UTC)
+    if _local(after, zone) == local:
+        return after
+    before = local.replace(tzinfo=zone, fold=1).astimezone(UTC)
+    shown = after.astimezone(zone).utcoffset()
+    while after - before > timedelta(seconds=1):
+        middle = before + (after - before) / 2
+        if middle.astimezone(zone).utcoffset() == shown:
+            after = middle
+        else:
+            before = middle
+    return after.replace(microsecond=0)
 
 
 def _open_times(windows: Sequence[Window], now: datetime, horizon: timedelta) -> list[tuple[datetime, datetime]]:
