@@ -112,11 +112,11 @@ async def watch(hub: Hub, configuration: client.Configuration, namespaces: Seque
     """Watch the three kinds with kopf and hand what changes to the hub, until `stop` is set."""
     registry = kopf.OperatorRegistry()
 
-    @kopf.on.login(registry=registry)  # type: ignore[untyped-decorator]
+    @kopf.on.login(registry=registry)
     def login(**_: Any) -> kopf.ConnectionInfo:
         return _connection(configuration)
 
-    @kopf.on.startup(registry=registry)  # type: ignore[untyped-decorator]
+    @kopf.on.startup(registry=registry)
     def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
         settings.queueing.worker_limit = 64
         settings.queueing.idle_timeout = 0.1

@@ -28,7 +28,8 @@ from kintsugi.shell.telemetry import incident as incident_in_log
 from kintsugi.stages import summary
 from kintsugi.stages.budget import acknowledged, settle, started
 from kintsugi.stages.compose import Question, action_name, compose
-from kintsugi.stages.guard import Ask, Auto, Forbidden, Judgement, RecommendOnly, judge
+from kintsugi.stages.guard import judge
+from kintsugi.stages.judgement import Ask, Auto, Forbidden, Judgement, RecommendOnly
 from kintsugi.stages.policy import EffectivePolicy
 from kintsugi.stages.predict import PropagationPredictor
 from kintsugi.stages.recover import RunbookRecommender
@@ -251,8 +252,8 @@ class DatabaseLoop:
             return self._outcomes.get(cycle.watch.key, Outcome())
         proposals, left_out = _proposals(cycle)
         recommender = RunbookRecommender(cycle.watch.engine.actions, RISKS)
-        ranked = recommender.rank(proposals, cycle.watch.forecast, cycle.policy.objectives, _tried(cycle))
-        outcome = await self._first_allowed(cycle, ranked, left_out)
+        ranking = recommender.judge(proposals, cycle.watch.forecast, cycle.policy.objectives, _tried(cycle))
+        outcome = await self._first_allowed(cycle, ranking.candidates, (*left_out, *ranking.not_proposed))
         self._outcomes[cycle.watch.key] = outcome
         return outcome
 

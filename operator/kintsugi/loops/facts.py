@@ -14,7 +14,7 @@ from kintsugi.loops.services import Services
 from kintsugi.loops.watch import Watch
 from kintsugi.stages.budget import pooled, record_of
 from kintsugi.stages.compose import step_of, undo_of
-from kintsugi.stages.guard import Facts
+from kintsugi.stages.judgement import Facts
 from kintsugi.stages.policy import applying
 
 FRESH_INTERVALS = 4
