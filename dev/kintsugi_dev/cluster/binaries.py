@@ -96,7 +96,7 @@ def build() -> None:
         if not names:
             return
         go = _go()
-        _say(f"building {len(names)} cluster programs into {directory()} (once; about five minutes on two cores)")
+        _say(f"building {len(names)} cluster programs into {directory()} (once; seven to ten minutes on two cores)")
         for number, name in enumerate(names, 1):
             _build_one(go, name, f"[{number}/{len(names)}]")
 
