@@ -137,7 +137,6 @@ def test_no_record_proves_a_rate_of_zero() -> None:
     ("good", "bad", "bound"), [(45, 1, 0.0990), (9, 1, 0.3942), (58, 2, 0.1012), (990, 10, 0.01688)]
 )
 def test_the_bound_with_harm_is_clopper_and_pearsons(good: int, bad: int, bound: float) -> None:
-    """Expected values: one-sided 95 % Clopper-Pearson, scipy.stats.beta.ppf(.95, bad + 1, good)."""
     assert harm_rate_bound(good, bad) == pytest.approx(bound, rel=2e-3)
 
 
