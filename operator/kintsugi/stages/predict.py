@@ -2,9 +2,9 @@
 
 Trouble travels along the topology's edges: the probability of a path is the product of its gains, its time the sum of
 its delays, and the most probable path counts (Dijkstra over −log gain). Every component that is degraded now is a
-source. The **root** is the earliest component out of its band that explains at least half of the others that are
-degraded; components that left within one tolerance of each other count as simultaneous, and then the one that explains
-most is taken, then the most deviant. Where none does, the root is unknown and said to be.
+source. The **root** is the degraded component that explains most of the others: the sum of its path probabilities to
+those that did not leave their bands before it. So the earliest wins where it is upstream, and an old drift elsewhere
+does not. Where none explains at least half of the others, the root is unknown and said to be.
 
 Thresholds differ between signals, so an order within two samples says little, and less at the ends of the graph: a
 client's latency moves by milliseconds long before a lock wait lasts a second. Whatever explains nothing itself may
@@ -123,14 +123,10 @@ def _sources(anomaly: Anomaly, now: float) -> list[Source]:
 
 
 def _root(sources: Sequence[Source], ways: Mapping[str, Mapping[str, Reach]], tolerance: float) -> Source | None:
-    """The earliest source that explains at least half of the others; of simultaneous ones the best."""
+    """The source that explains most of the others, and at least half of them; of equal ones the earliest."""
     explained = {source.component: _explained(source, sources, ways, tolerance) for source in sources}
     enough = [s for s in sources if 2 * len(explained[s.component]) >= len(sources) - 1]
-    if not enough:
-        return None
-    earliest = min(source.onset for source in enough)
-    together = [source for source in enough if source.onset <= earliest + tolerance]
-    return min(together, key=lambda s: (-sum(explained[s.component]), -s.strength, s.component))
+    return min(enough, key=lambda s: (-sum(explained[s.component]), s.onset, -s.strength, s.component), default=None)
 
 
 def _explained(
@@ -196,7 +192,8 @@ def _impact(
     left = source.onset + reach.delay - now
     overdue = max(-left, 0.0) / max(reach.delay, ANY_MOMENT)
     probability = min(source.strength, 1.0) * reach.probability * 0.5**overdue
-    path = (*_path(root, source.component, ways)[:-1], *reach.path)
+    before = _path(root, source.component, ways)[:-1]
+    path = reach.path if set(before) & set(reach.path) else (*before, *reach.path)
     return Impact(reach.path[-1], probability, max(left, ANY_MOMENT), path)
 
 
