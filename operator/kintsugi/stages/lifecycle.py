@@ -88,7 +88,7 @@ def progress(status: ActionStatus, step: int, output: str, now: datetime) -> Act
 
 def _proposed(action: HealingAction, facts: ActionFacts, now: datetime) -> Advance:
     if (over := _called_off(action, facts, now)) is not None:
-        return enter(action, now, *over)
+        return enter(action, now, *over, approvals=facts.approvals)
     spec = action.spec
     if plan_hash(spec.to_json()) != spec.plan_hash:
         message = f"planHash {spec.plan_hash} does not belong to this spec; delete the action, a new one is proposed"
