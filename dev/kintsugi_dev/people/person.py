@@ -77,7 +77,11 @@ class Person:
 
     def patch(self, plural: str, namespace: str, name: str, patch: Json, *, subresource: str = "") -> Json:
         """Merge-patch one of our objects, or a subresource of it."""
-        return self.request("PATCH", at(plural, namespace, name, subresource), patch, content_type=MERGE_PATCH)
+        return self.patch_at(at(plural, namespace, name, subresource), patch)
+
+    def patch_at(self, path: str, patch: Json) -> Json:
+        """Merge-patch any object."""
+        return self.request("PATCH", path, patch, content_type=MERGE_PATCH)
 
     def annotate(self, plural: str, namespace: str, name: str, annotations: Mapping[str, str | None]) -> Json:
         """As `kubectl annotate --overwrite`; None removes."""
