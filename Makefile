@@ -32,10 +32,12 @@ lint: setup ## Formatting, style, types, import rules, generated files
 	@$(PYTHON) -m mypy
 	@.venv/bin/lint-imports
 	@$(PYTHON) -m kintsugi.cli.crds --check
+	@$(PYTHON) -m kintsugi_dev.admission --check
 
 .PHONY: crds
-crds: setup ## Generate the CRDs from the pydantic models
+crds: setup ## Generate the CRDs from the models, and the operator's copy of the chart's admission policies
 	@$(PYTHON) -m kintsugi.cli.crds
+	@$(PYTHON) -m kintsugi_dev.admission
 
 .PHONY: bench
 bench: setup ## Print detection time, CPU per cycle, memory, and the same faults without the operator
