@@ -37,7 +37,7 @@ VALUES: dict[str, list[str]] = {
     "the defaults": [],
     "the operator off": ["operator.enabled=false"],
     "the collector": COLLECTOR,
-    "two namespaces": ["rbac.namespaces={shop,billing}"],
+    "two namespaces": ["rbac.namespaces={default,kube-public}"],
     "every boundary": [
         "paused=true",
         "ceiling.mode=AutoMediumRisk",
@@ -86,7 +86,7 @@ def test_the_chart_is_in_order_and_the_api_server_takes_all_of_it(values: list[s
 
     rendered = _render(cluster, *values)
 
-    cluster.kubectl("apply", "--dry-run=server", "--filename=-", input=rendered)
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", "--dry-run=server", "--filename=-", input=rendered)
 
 
 @pytest.mark.parametrize(("value", "says"), WRONG.values(), ids=WRONG.keys())
@@ -135,7 +135,9 @@ def test_the_operator_reads_the_configuration_that_the_chart_writes(
     assert config.ceiling.mode is (Mode.AUTO_MEDIUM_RISK if everything else Mode.APPROVE)
     assert config.ceiling.concurrent == (3 if everything else None)
     assert config.ceiling.actions == (("analyze-table", "failover") if everything else ())
-    assert config.namespaces == (("shop", "billing") if "rbac.namespaces={shop,billing}" in values else ())
+    assert config.namespaces == (
+        ("default", "kube-public") if "rbac.namespaces={default,kube-public}" in values else ()
+    )
 
 
 def test_the_collector_reads_the_configuration_that_the_chart_writes(bare: Cluster, tmp_path: Path) -> None:
