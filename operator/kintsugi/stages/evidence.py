@@ -1,13 +1,13 @@
 """How strongly the newest samples speak for an anomaly: one number per row, 1 is the flagging threshold.
 
-- **Symptoms** open incidents. The worst one counts, and several that agree count a little more (a p-norm).
+- **Symptoms** open incidents; the worst one counts.
 - A fault moves more than one thing, noise does not. So a symptom beyond its threshold flags when something else
   **corroborates** it: a second signal (symptom or cause) out of its band, or the residual of all the others. A lone
   one has to be twice as far out.
 - Two of the newest three samples have to agree. A single sample counts when two signals at once are overwhelming.
 - **Causes** therefore support and open nothing; **context** (the workload itself) is only part of the residual.
 
-The result is calibrated on the reference: replayed, it stays below 1. Hiding any sample can only lower it.
+Thresholds come from the reference, so replaying it stays below 1. Hiding any sample can only lower the evidence.
 """
 
 from __future__ import annotations
@@ -22,17 +22,11 @@ from kintsugi.domain.signals import Catalogue, Role
 from kintsugi.stages.baseline import THRESHOLD, Baseline, baseline, cells, neighbours, second_of_three, worst
 from kintsugi.stages.residual import Plane, plane
 
-AGREEMENT: Final = 8.0
-"""The p of the norm over symptoms: ten at 80 % of their thresholds flag together."""
-
 EDGE: Final = 0.6
 """A signal leaves its band where it passes this share of its threshold; the reference itself stays below 2/3."""
 
 LONE: Final = 2.0
 """How many thresholds a symptom must be out when nothing corroborates it."""
-
-REPLAY: Final = 1.2
-"""The reference, replayed, stays this far below the threshold."""
 
 DOWN: Final = 4.0
 """The ratio of a server that does not answer."""
@@ -40,12 +34,10 @@ DOWN: Final = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """Everything learned from one reference. `alive` is the index of the signal that says the server answers, or -1."""
+    """Everything learned from one reference; `symptoms` and `causes` mark the roles of the baseline's signals."""
 
     normal: Baseline
     plane: Plane | None
-    alive: int
-    calibration: float
     symptoms: Bools
     causes: Bools
 
@@ -69,14 +61,11 @@ class Rows:
 def learn(reference: Frame, catalogue: Catalogue, alive: str) -> Model:
     """Fit everything that judging needs to a fault-free reference; `alive` names the signal that says "up"."""
     normal = baseline(reference, catalogue)
-    index = normal.names().index(alive) if alive in normal.names() else -1
-    if index >= 0:
-        normal = _up_or_down(normal, index)
+    if alive in normal.names():
+        normal = _up_or_down(normal, normal.names().index(alive))
     roles = np.array([signal.role.value for signal in normal.signals], dtype=np.str_)
     symptoms, causes = roles == Role.SYMPTOM.value, roles == Role.CAUSE.value
-    held = second_of_three(worst(normal.deviations(reference)), circular=True) / normal.threshold
-    calibration = max(1.0, REPLAY * float(_agreement(held[:, symptoms]).max(initial=0.0)))
-    return Model(normal, plane(_standardised(normal, reference)), index, calibration, symptoms, causes)
+    return Model(normal, plane(_standardised(normal, reference)), symptoms, causes)
 
 
 def judge(model: Model, recent: Frame) -> Rows:
@@ -92,12 +81,12 @@ def judge(model: Model, recent: Frame) -> Rows:
 
 def _sudden(model: Model, single: Floats) -> Floats:
     """Evidence of one sample alone: an overwhelming symptom, and a second signal as overwhelming as itself."""
-    symptom = single[:, model.symptoms].max(axis=1, initial=0.0)
+    symptom = _highest(single[:, model.symptoms])
     return np.asarray(np.minimum(symptom, _second(single[:, model.symptoms | model.causes])), dtype=np.float64)
 
 
 def _sustained(model: Model, held: Floats, standardised: Floats, near: Bools) -> Floats:
-    symptom = _agreement(held[:, model.symptoms]) / model.calibration
+    symptom = _highest(held[:, model.symptoms])
     second = _second(held[:, model.symptoms | model.causes]) / EDGE
     for row in np.flatnonzero((symptom >= 1) & (second < 1)):
         worst_one = int(np.argmax(np.where(model.symptoms, held[row], -1.0)))
@@ -135,10 +124,9 @@ def _residual_without(model: Model, signal: int, standardised: Floats, near: Boo
     return float(second_of_three(model.plane.ratio(rows), near[first : row + 1])[-1])
 
 
-def _agreement(ratios: Floats) -> Floats:
-    """The p-norm of each row `[T, K]`: the highest, and a little more where others are high too."""
-    total: Floats = (ratios**AGREEMENT).sum(axis=1) ** (1 / AGREEMENT)
-    return total
+def _highest(ratios: Floats) -> Floats:
+    """The highest of each row `[T, K]`."""
+    return np.asarray(ratios.max(axis=1, initial=0.0), dtype=np.float64)
 
 
 def _second(ratios: Floats) -> Floats:
