@@ -47,7 +47,7 @@ class Database:
         rng = np.random.default_rng(seed)
         self.values: Floats = rng.normal(5.0, 1.0, size=(samples, WIDTH))
         self.values[:, NAMES.index("postgres_up")] = 1.0
-        self.times = START + interval * np.arange(samples)
+        self.times: Floats = np.asarray(START + interval * np.arange(samples), dtype=np.float64)
         self.learned, self.interval = learned, interval
         self.detector = RobustDetector()
         self.state = DetectorState()
@@ -372,7 +372,7 @@ def test_the_order_of_signals_changes_nothing(seed: int, size: float) -> None:
     for chosen in (np.arange(WIDTH), order):
         signals = tuple(CATALOGUE.signals[i] for i in chosen)
         names, shuffled = tuple(s.name for s in signals), values[:, chosen]
-        frame = Frame(names, START + np.arange(200.0), shuffled, ~np.isnan(shuffled), 1.0)
+        frame = Frame(names, np.arange(START, START + 200), shuffled, ~np.isnan(shuffled), 1.0)
         observed = Observed("x", Catalogue("x", signals), frame.between(0, START + 180), frame, DetectorState(), 1.0)
         [(anomaly, _)] = RobustDetector(alive="none").detect([observed], START + 199.0)
         scores.append((anomaly.score, anomaly.flagged))
