@@ -332,7 +332,7 @@ def test_no_numbers_whatever_make_a_score_that_is_not_one(data: st.DataObject) -
     cells = st.lists(wild, min_size=WIDTH, max_size=WIDTH)
     values = np.array(data.draw(st.lists(cells, min_size=samples, max_size=samples)))
     split = data.draw(st.integers(0, samples))
-    times = START + np.arange(samples)
+    times = np.arange(START, START + samples)
     mask = ~np.isnan(values)
     frames = [Frame(NAMES, times[r], values[r], mask[r], 1.0) for r in (slice(0, split), slice(split, samples))]
     observed = Observed("x", CATALOGUE, frames[0], frames[1], DetectorState(), 1.0)

@@ -128,6 +128,11 @@ def test_what_the_fault_itself_was_going_to_reach_is_not_healed_rather_than_harm
     assert outcome(case.at(60, cascading=["replication"])) is Outcome.NOT_HEALED
 
 
+def test_once_the_fault_is_gone_getting_worse_is_the_action_s_doing_whatever_was_forecast() -> None:
+    assert outcome(Case().after("delay", 80.0).at(60, cascading=["replication"])) is Outcome.HARMED
+    assert outcome(Case().after("latency", 200.0).at(60, cascading=["client"])) is Outcome.HARMED
+
+
 def test_a_client_far_worse_than_before_is_harm() -> None:
     assert outcome(Case().after("latency", 200.0).at(60)) is Outcome.HARMED
     assert outcome(Case().after("latency", 45.0).at(60)) is Outcome.NOT_HEALED

@@ -95,8 +95,8 @@ def verify(
         slo: a signal that has to be at most this, in its unit; being in its band is as good.
         elapsed: seconds since the action has ended.
         window: seconds that it is given to take effect.
-        cascading: components that the forecast said the fault itself would reach: their getting worse is not the
-            action's doing, only a sign that it did not heal.
+        cascading: components that the forecast said the fault itself would reach: while it goes on, their getting
+            worse is not the action's doing, only a sign that it did not heal.
     """
     needed = int(np.clip(window / after.interval // 2, FEWEST, CONSECUTIVE))
     judged = judge(baseline(reference, catalogue), before, after, needed, elapsed, slo)
@@ -159,15 +159,19 @@ def _must_come_back(
 
 
 def _harmed(judged: Mapping[str, Judged], wanted: Collection[str], cascading: Collection[str]) -> list[Judged]:
-    """What was fine and is clearly worse, and what the client suffers beyond what it did before."""
-    return [
+    """What was fine and is clearly worse, and what the client suffers beyond what it did before.
+
+    While the fault itself goes on, what it was going to reach is its own doing; once it is gone, nothing is.
+    """
+    worse = [
         one
         for name, one in judged.items()
         if one.worse
         and one.signal.role is Role.SYMPTOM
-        and one.signal.component not in cascading
         and (one.signal.component == CLIENT or (name not in wanted and not one.was_out))
     ]
+    gone = all(judged[name].state is State.BACK for name in wanted if name in judged and judged[name] not in worse)
+    return [one for one in worse if gone or one.signal.component not in cascading]
 
 
 def _at_the_end(
