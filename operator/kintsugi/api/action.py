@@ -57,73 +57,77 @@ _ENDED = frozenset(
 class DatabaseRef(Model):
     """The database, bound by uid so that a re-created one is not mistaken for it."""
 
-    name: Name
-    uid: str
+    name: Name = Field(description="The MonitoredDatabase's name.")
+    uid: str = Field(description="Its uid.")
 
 
 class PolicyRef(Model):
     """A policy as it was when the action was judged."""
 
-    name: str
-    uid: str
-    generation: int
+    name: str = Field(description="The policy's name.")
+    uid: str = Field(description="Its uid.")
+    generation: int = Field(description="Its generation when it was applied.")
 
 
 class PlanStep(Model):
     """One command, word for word (see `domain.actions.Step`)."""
 
-    kind: Literal["sql", "pooler", "kubernetes"]
-    target: str
-    command: str
-    timeout: Duration
-    transaction: bool = True
-    optional: bool = False
-    expect: bool = False
+    kind: Literal["sql", "pooler", "kubernetes"] = Field(description="Which system it talks to.")
+    target: str = Field(description="Where: primary, a member, pgbouncer, or a workload such as statefulset/orders.")
+    command: str = Field(description="The statement, admin command or JSON merge patch, word for word.")
+    timeout: Duration = Field(description="How long it may take.")
+    transaction: bool = Field(default=True, description="False for statements that can't run inside a transaction.")
+    optional: bool = Field(default=False, description="Whether it may fail without failing the action.")
+    expect: bool = Field(default=False, description="Whether its answer must be true, or the action is superseded.")
 
 
 class UndoPlan(Model):
     """How it is taken back: steps, nothing to take back, or impossible."""
 
-    kind: Literal["Steps", "Nothing", "Impossible"]
-    steps: tuple[PlanStep, ...] = Field(default=(), max_length=16)
-    note: str = ""
+    kind: Literal["Steps", "Nothing", "Impossible"] = Field(
+        description="Steps, Nothing (nothing to take back) or Impossible."
+    )
+    steps: tuple[PlanStep, ...] = Field(default=(), max_length=16, description="What takes it back, in order.")
+    note: str = Field(default="", description="Why it can't be taken back, or what doing so means.")
 
 
 class EvidenceSignal(Model):
     """One signal that led here."""
 
-    signal: str
-    component: str
-    deviation: float
-    value: float
-    reference: float
-    sentence: str
+    signal: str = Field(description="The signal's name.")
+    component: str = Field(description="Its component.")
+    deviation: float = Field(description="Robust standard deviations from the reference, positive where it hurts.")
+    value: float = Field(description="What it is now.")
+    reference: float = Field(description="What it usually is.")
+    sentence: str = Field(description="The same in words.")
 
 
 class Evidence(Model):
     """Why: in words and numbers."""
 
-    summary: str
-    facts: tuple[str, ...] = ()
-    signals: tuple[EvidenceSignal, ...] = ()
-    not_proposed: tuple[str, ...] = ()
+    summary: str = Field(description="Why, in a sentence.")
+    facts: tuple[str, ...] = Field(default=(), description="What diagnostics found, in sentences.")
+    signals: tuple[EvidenceSignal, ...] = Field(default=(), description="The signals that led here, strongest first.")
+    not_proposed: tuple[str, ...] = Field(
+        default=(), description="Other actions that were considered, and why they were left out."
+    )
 
 
 class ForecastImpact(Model):
     """A component at risk."""
 
-    component: str
-    probability: float
-    eta_seconds: float
-    path: tuple[str, ...]
+    component: str = Field(description="The component.")
+    probability: float = Field(description="Probability of degrading, 0 to 1.")
+    eta_seconds: float = Field(description="Seconds until then; 0 is already.")
+    path: tuple[str, ...] = Field(description="The components that the trouble travels along, root first.")
 
 
 class ActionForecast(Model):
     """What was expected to happen without the action."""
 
-    root: str = ""
-    sentence: str = ""
-    impacts: tuple[ForecastImpact, ...] = ()
+    root: str = Field(default="", description="Where it started.")
+    sentence: str = Field(default="", description="The forecast in words.")
+    impacts: tuple[ForecastImpact, ...] = Field(default=(), description="Components at risk, most certain first.")
 
 
 Effect = Annotated[float, Field(ge=-1, le=1)]
@@ -132,52 +136,58 @@ Effect = Annotated[float, Field(ge=-1, le=1)]
 class Expected(Model):
     """Expected effect per objective, -1 to 1."""
 
-    latency: Effect
-    throughput: Effect
-    resources: Effect
-    consistency: Effect
-    runner_up: str = ""
+    latency: Effect = Field(description="Effect on latency.")
+    throughput: Effect = Field(description="Effect on throughput.")
+    resources: Effect = Field(description="Effect on resources.")
+    consistency: Effect = Field(description="Effect on consistency.")
+    runner_up: str = Field(default="", description="The next best candidate, and how it compares.")
 
 
 class ActionApproval(Model):
     """Whether a person must say yes, and how many; `why` says because of what."""
 
-    required: bool
-    approvers: Annotated[int, Field(ge=1, le=2)] = 1
-    why: str = ""
+    required: bool = Field(description="Whether a person must approve.")
+    approvers: Annotated[int, Field(ge=1, le=2)] = Field(default=1, description="How many different people.")
+    why: str = Field(default="", description="Because of what.")
 
 
 class ActionVerification(Model):
     """How it will be judged."""
 
-    window: Duration
-    revert_on_failure: bool
+    window: Duration = Field(description="How long the effect may take to show.")
+    revert_on_failure: bool = Field(description="Whether the undo plan is run when it does not show.")
 
 
 class ActionSpec(Model):
     """Immutable. `planHash` is over everything else here: whoever approves it approves exactly this."""
 
     database: DatabaseRef
-    incident: str
-    action: Name
-    parameters: Mapping[str, Any]
+    incident: str = Field(description="The incident that it answers.")
+    action: Name = Field(description="What kind of action it is.")
+    parameters: Mapping[str, Any] = Field(
+        description="On what exactly, from diagnostics; the plan is compiled from these alone."
+    )
     touches: tuple[str, ...] = Field(
         default=(),
         description="What it acts on (role:app, table:shop.orders); protection is checked again before it runs.",
     )
     runnable: bool = Field(default=True, description="False for a recommendation, which can't be run or approved.")
-    plan: tuple[PlanStep, ...] = Field(max_length=16)
+    plan: tuple[PlanStep, ...] = Field(max_length=16, description="Every step, in order.")
     undo: UndoPlan
-    risk: Literal["low", "medium", "high"]
+    risk: Literal["low", "medium", "high"] = Field(
+        description="How much could go wrong; high risk always asks a person."
+    )
     evidence: Evidence
     forecast: ActionForecast
     expected: Expected
-    propensity: Annotated[float, Field(ge=0, le=1)] = 1.0
-    expires_at: Time
-    policies: tuple[PolicyRef, ...]
+    propensity: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=1.0, description="Probability with which the chooser picked it; 1 for a rule."
+    )
+    expires_at: Time = Field(description="From then on it is never begun.")
+    policies: tuple[PolicyRef, ...] = Field(description="The policies that it was judged by.")
     approval: ActionApproval
     verification: ActionVerification
-    plan_hash: str
+    plan_hash: str = Field(description="Twelve hexadecimal digits over all of this; an approval carries them.")
 
 
 def plan_hash(spec: Mapping[str, Any]) -> str:
@@ -200,10 +210,10 @@ def _canonical(value: Any) -> Any:
 class ApprovalStatus(Status):
     """Who said what, as the API server stamped it."""
 
-    approved_by: str = ""
-    second_approved_by: str = ""
-    rejected_by: str = ""
-    reason: str = ""
+    approved_by: str = Field(default="", description="Who approved.")
+    second_approved_by: str = Field(default="", description="Who approved as the second.")
+    rejected_by: str = Field(default="", description="Who rejected.")
+    reason: str = Field(default="", description="The reason given for rejecting.")
 
 
 class Attempt(Status):
@@ -213,63 +223,65 @@ class Attempt(Status):
     words of `stages.lifecycle_facts.RunState`; empty while it runs, and for ever where the operator was killed.
     """
 
-    kind: Literal["execute", "undo"] = "execute"
-    started_at: Time
-    executor: str
-    step: int = 0
-    ended_at: Time | None = None
-    outcome: str = ""
+    kind: Literal["execute", "undo"] = Field(default="execute", description="What was attempted.")
+    started_at: Time = Field(description="When it was begun.")
+    executor: str = Field(description="Which operator process began it.")
+    step: int = Field(default=0, description="Steps known to be done.")
+    ended_at: Time | None = Field(default=None, description="When it ended.")
+    outcome: str = Field(default="", description="How it ended.")
 
 
 class StepOutput(Status):
     """What a step answered."""
 
-    step: int
-    output: str = Field(default="", max_length=4096)
-    at: Time
+    step: int = Field(description="The step's place in the plan, from 0.")
+    output: str = Field(default="", max_length=4096, description="What it answered.")
+    at: Time = Field(description="When.")
 
 
 class MeasureStatus(Status):
     """One signal before and after, beside its reference."""
 
-    signal: str
-    unit: str
-    before: float | None = None
-    after: float | None = None
-    reference: float | None = None
+    signal: str = Field(description="The signal's name.")
+    unit: str = Field(description="Its unit.")
+    before: float | None = Field(default=None, description="Median before the action.")
+    after: float | None = Field(default=None, description="Median after it.")
+    reference: float | None = Field(default=None, description="What it usually is.")
 
 
 class VerdictStatus(Status):
     """The verdict and every reason for it."""
 
-    outcome: Literal["Healed", "NotHealed", "Harmed", "Inconclusive"]
-    reasons: tuple[str, ...]
-    measures: tuple[MeasureStatus, ...] = ()
+    outcome: Literal["Healed", "NotHealed", "Harmed", "Inconclusive"] = Field(
+        description="Healed, NotHealed, Harmed or Inconclusive."
+    )
+    reasons: tuple[str, ...] = Field(description="Every reason for it.")
+    measures: tuple[MeasureStatus, ...] = Field(default=(), description="What was compared.")
 
 
 class Transition(Status):
     """One step of the action's life."""
 
-    phase: str
-    at: Time
-    message: str
+    phase: str = Field(description="The phase entered.")
+    at: Time = Field(description="When.")
+    message: str = Field(description="Why.")
 
 
 class ActionStatus(Status):
     """How it goes."""
 
-    observed_generation: int = 0
+    observed_generation: int = Field(default=0, description="The generation that this status is about.")
     phase: Phase | None = None
-    message: str = ""
-    waits_for: str = ""
-    conditions: tuple[Condition, ...] = ()
+    message: str = Field(default="", description="How it goes, in a sentence.")
+    waits_for: str = Field(default="", description="What it waits for, and how long it still will.")
+    conditions: tuple[Condition, ...] = Field(default=(), description="What is in order and what isn't.")
     approval: ApprovalStatus = ApprovalStatus()
-    attempts: tuple[Attempt, ...] = ()
-    outputs: tuple[StepOutput, ...] = ()
+    attempts: tuple[Attempt, ...] = Field(default=(), description="Every time it was begun, with how far it came.")
+    outputs: tuple[StepOutput, ...] = Field(default=(), description="What the steps answered.")
     verdict: VerdictStatus | None = None
-    executed_at: Time | None = None
-    ended_at: Time | None = None
-    history: tuple[Transition, ...] = ()
+    executed_at: Time | None = Field(default=None, description="When the last step was done.")
+    ended_at: Time | None = Field(default=None, description="When it ended.")
+    history: tuple[Transition, ...] = Field(default=(), description="Every phase it has been in.")
 
 
 class HealingAction(Model):

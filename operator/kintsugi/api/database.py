@@ -15,8 +15,8 @@ class Connection(Model):
     """How to reach the database. The Secret holds `username` and `password`, and `ca.crt` for a private CA."""
 
     host: str = Field(min_length=1, max_length=253, description="Host name or address of the primary (its Service).")
-    port: Port = 5432
-    database: str = Field(min_length=1, max_length=63)
+    port: Port = Field(default=5432, description="The server's port.")
+    database: str = Field(min_length=1, max_length=63, description="The database to connect to.")
     secret_ref: Name = Field(description="Secret with username and password, and ca.crt for a private CA.")
     tls: Literal["disable", "require", "verify-ca", "verify-full"] = Field(
         default="verify-full", description="As libpq's sslmode."
@@ -26,8 +26,10 @@ class Connection(Model):
 class PrometheusAuth(Model):
     """Credentials for Prometheus: a Secret with `token`, or with `username` and `password`."""
 
-    type: Literal["bearer", "basic"]
-    secret_ref: Name
+    type: Literal["bearer", "basic"] = Field(
+        description="bearer: the Secret has token. basic: it has username and password."
+    )
+    secret_ref: Name = Field(description="The Secret with the credentials.")
 
 
 class Metrics(Model):
@@ -49,7 +51,7 @@ class Slo(Model):
 
     signal: str | None = Field(default=None, max_length=63, description="A latency signal of the engine's catalogue.")
     latency_query: str | None = Field(default=None, max_length=4096, description="PromQL giving one number in seconds.")
-    target: Duration
+    target: Duration = Field(description="The latency that users are promised, 50ms for example.")
 
 
 class Reference(Model):
@@ -62,9 +64,9 @@ class Reference(Model):
 class PgBouncer(Model):
     """PgBouncer's admin console. The Secret holds `username` and `password` of a user in `admin_users`."""
 
-    host: str = Field(min_length=1, max_length=253)
-    port: Port = 6432
-    secret_ref: Name
+    host: str = Field(min_length=1, max_length=253, description="Host name or address of PgBouncer.")
+    port: Port = Field(default=6432, description="PgBouncer's port.")
+    secret_ref: Name = Field(description="Secret with username and password of a user in admin_users.")
     max_pool_size: Annotated[int, Field(ge=1, le=10000)] = Field(
         default=100, description="resize-pool never goes above this."
     )
@@ -79,16 +81,22 @@ class Pooler(Model):
 class Member(Model):
     """One PostgreSQL server of a streaming replication set; `name` is its pod's."""
 
-    name: Name
-    host: str = Field(min_length=1, max_length=253)
-    port: Port = 5432
+    name: Name = Field(description="The name of the server's pod.")
+    host: str = Field(
+        min_length=1,
+        max_length=253,
+        description="Host name or address of this server itself, not of a Service over several.",
+    )
+    port: Port = Field(default=5432, description="The server's port.")
 
 
 class Streaming(Model):
     """PostgreSQL's own streaming replication, without another failover manager."""
 
     service: Name = Field(description="The Service whose selector names the primary's pod; failover patches it.")
-    members: tuple[Member, ...] = Field(min_length=2, max_length=16)
+    members: tuple[Member, ...] = Field(
+        min_length=2, max_length=16, description="Every server of the set, the primary among them."
+    )
 
 
 class Replication(Model):
@@ -100,20 +108,25 @@ class Replication(Model):
 class WorkloadRef(Model):
     """The workload that runs the database, in the same namespace."""
 
-    kind: Literal["StatefulSet", "Deployment"]
-    name: Name
+    kind: Literal["StatefulSet", "Deployment"] = Field(description="StatefulSet or Deployment.")
+    name: Name = Field(description="The workload's name.")
 
 
 class Dependency(Model):
     """Another MonitoredDatabase in the same namespace whose trouble reaches this one."""
 
-    name: Name
+    name: Name = Field(description="The other MonitoredDatabase's name.")
 
 
 class DatabaseSpec(Model):
     """What to watch and how to reach it."""
 
-    engine: str = Field(min_length=1, max_length=63, json_schema_extra={"enum": ["postgresql"]})
+    engine: str = Field(
+        min_length=1,
+        max_length=63,
+        json_schema_extra={"enum": ["postgresql"]},
+        description="What kind of database it is.",
+    )
     connection: Connection
     metrics: Metrics
     slo: Slo | None = None
@@ -121,72 +134,86 @@ class DatabaseSpec(Model):
     pooler: Pooler | None = None
     replication: Replication | None = None
     workload_ref: WorkloadRef | None = None
-    depends_on: tuple[Dependency, ...] = Field(default=(), max_length=32)
+    depends_on: tuple[Dependency, ...] = Field(
+        default=(), max_length=32, description="Databases whose trouble reaches this one."
+    )
 
 
 class ComponentStatus(Status):
     """One component's risk, 0 to 1, and when it is expected to degrade (seconds; 0 is now)."""
 
-    name: str
-    risk: float
-    degraded: bool = False
-    eta_seconds: float | None = None
+    name: str = Field(description="The component, lock-manager for example.")
+    risk: float = Field(description="Probability of degrading, 0 to 1.")
+    degraded: bool = Field(default=False, description="Whether it is degraded already.")
+    eta_seconds: float | None = Field(default=None, description="Seconds until it is expected to degrade; 0 is now.")
 
 
 class SignalsStatus(Status):
     """What discovery found in Prometheus."""
 
-    found: int
-    expected: int
-    missing: tuple[str, ...] = ()
-    exporters: tuple[str, ...] = ()
+    found: int = Field(description="Signals of the catalogue that this database's metrics offer.")
+    expected: int = Field(description="Signals of the catalogue.")
+    missing: tuple[str, ...] = Field(default=(), description="Signals that no exporter offers.")
+    exporters: tuple[str, ...] = Field(default=(), description="The exporters whose metrics were found.")
 
 
 class IncidentStatus(Status):
     """The anomaly being handled. `tried` are the actions already taken or proposed for it, in order."""
 
-    id: str
-    opened_at: Time
-    root: str = ""
-    tried: tuple[str, ...] = ()
-    summary: str = ""
-    acknowledged: bool = False
+    id: str = Field(description="The incident's id, as in its actions, events and logs.")
+    opened_at: Time = Field(description="When the anomaly was first flagged.")
+    root: str = Field(default="", description="The component where it started.")
+    tried: tuple[str, ...] = Field(default=(), description="Actions already taken or proposed for it, in order.")
+    summary: str = Field(default="", description="What is wrong, in a sentence.")
+    acknowledged: bool = Field(default=False, description="Whether a person has taken it over.")
 
 
 class TrackRecord(Status):
     """How an action type has done on this database; rollout is earned from it."""
 
-    action: str
-    succeeded: int = 0
-    harmed: int = 0
-    failed_in_a_row: int = 0
+    action: str = Field(description="The action.")
+    succeeded: int = Field(default=0, description="Verified successes without harm.")
+    harmed: int = Field(default=0, description="Runs after which it was worse than before.")
+    failed_in_a_row: int = Field(default=0, description="Failures since the last success; two open the circuit.")
 
 
 class Budget(Status):
     """What the limits are counted from; here so that they survive a restart."""
 
     started_at: tuple[Time, ...] = Field(default=(), description="Starts of actions in the last hour.")
-    last_ended_at: Time | None = None
+    last_ended_at: Time | None = Field(
+        default=None, description="When the last action ended; the cooldown counts from it."
+    )
 
 
 class DatabaseStatus(Status):
     """What Kintsugi sees and decides, readable without anything else."""
 
-    observed_generation: int = 0
-    phase: str = ""
-    risk: str = ""
-    soon: str = ""
-    doing: str = ""
-    conditions: tuple[Condition, ...] = ()
-    components: tuple[ComponentStatus, ...] = ()
+    observed_generation: int = Field(default=0, description="The generation that this status is about.")
+    phase: str = Field(default="", description="Learning, Healthy, Degraded, Healing, Blind or Paused.")
+    risk: str = Field(default="", description="The anomaly's score, 0 to 1; 0.5 is the threshold.")
+    soon: str = Field(
+        default="", description="The component that is expected to degrade next, with probability and time."
+    )
+    doing: str = Field(default="", description="What Kintsugi is doing and why, in a sentence.")
+    conditions: tuple[Condition, ...] = Field(
+        default=(), description="What is in order and what isn't; Ready sums it up."
+    )
+    components: tuple[ComponentStatus, ...] = Field(
+        default=(), description="Every component at risk, most certain first."
+    )
     signals: SignalsStatus | None = None
     incident: IncidentStatus | None = None
-    effective_mode: str = ""
-    policies: tuple[str, ...] = ()
-    not_proposed: tuple[str, ...] = ()
+    effective_mode: str = Field(
+        default="", description="The strictest mode of all matching policies and the operator's ceiling."
+    )
+    policies: tuple[str, ...] = Field(default=(), description="The policies that match.")
+    not_proposed: tuple[str, ...] = Field(
+        default=(), description="Actions that were considered and left out, each with its reason."
+    )
     budget: Budget = Budget()
-    track_record: tuple[TrackRecord, ...] = ()
-    server_version: str = ""
+    track_record: tuple[TrackRecord, ...] = Field(default=(), description="How each action type has done here.")
+    server_version: str = Field(default="", description="The version that the server reports.")
 
 
 class MonitoredDatabase(Model):

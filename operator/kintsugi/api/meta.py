@@ -123,12 +123,12 @@ Time = Annotated[
 class Condition(Status):
     """One aspect of a status, as the Kubernetes API conventions have it."""
 
-    type: str = Field(max_length=316)
-    status: Literal["True", "False", "Unknown"]
-    reason: str = Field(max_length=1024)
-    message: str = Field(default="", max_length=32768)
-    observed_generation: int | None = None
-    last_transition_time: Time
+    type: str = Field(max_length=316, description="What the condition is about.")
+    status: Literal["True", "False", "Unknown"] = Field(description="True, False or Unknown.")
+    reason: str = Field(max_length=1024, description="The cause in one word.")
+    message: str = Field(default="", max_length=32768, description="The cause in a sentence, with what to do.")
+    observed_generation: int | None = Field(default=None, description="The generation that the condition is about.")
+    last_transition_time: Time = Field(description="When the status last changed.")
 
 
 def set_condition(

@@ -30,32 +30,38 @@ class Mode(StrEnum):
 class Expression(Model):
     """One requirement of a label selector."""
 
-    key: str = Field(min_length=1, max_length=317)
-    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
-    values: tuple[str, ...] = Field(default=(), max_length=64)
+    key: str = Field(min_length=1, max_length=317, description="The label's name.")
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = Field(description="In, NotIn, Exists or DoesNotExist.")
+    values: tuple[str, ...] = Field(default=(), max_length=64, description="The label's values, for In and NotIn.")
 
 
 class Selector(Model):
     """A Kubernetes label selector over databases in the policy's namespace; `{}` selects all of them."""
 
-    match_labels: Mapping[str, Annotated[str, Field(max_length=63)]] = Field(default_factory=dict, max_length=32)
-    match_expressions: tuple[Expression, ...] = Field(default=(), max_length=32)
+    match_labels: Mapping[str, Annotated[str, Field(max_length=63)]] = Field(
+        default_factory=dict, max_length=32, description="Labels that a database must have, with these values."
+    )
+    match_expressions: tuple[Expression, ...] = Field(
+        default=(), max_length=32, description="Requirements that a database's labels must meet, all of them."
+    )
 
 
 class ObjectiveWeights(Model):
     """How much each objective counts, relative to the others."""
 
-    latency: Annotated[int, Field(ge=0, le=100)] = 1
-    throughput: Annotated[int, Field(ge=0, le=100)] = 1
-    consistency: Annotated[int, Field(ge=0, le=100)] = 1
-    resources: Annotated[int, Field(ge=0, le=100)] = 1
+    latency: Annotated[int, Field(ge=0, le=100)] = Field(default=1, description="How much latency counts.")
+    throughput: Annotated[int, Field(ge=0, le=100)] = Field(default=1, description="How much throughput counts.")
+    consistency: Annotated[int, Field(ge=0, le=100)] = Field(default=1, description="How much consistency counts.")
+    resources: Annotated[int, Field(ge=0, le=100)] = Field(default=1, description="How much saving resources counts.")
 
 
 class Constraints(Model):
     """Hard limits; no weight can buy them."""
 
     max_data_loss: Size = Field(default=0, description="Failover is refused when more than this could be lost.")
-    max_replication_lag: Duration = timedelta(seconds=10)
+    max_replication_lag: Duration = Field(
+        default=timedelta(seconds=10), description="A replica that is further behind is not promoted."
+    )
     protected: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = Field(
         default=(),
         max_length=256,
@@ -66,16 +72,22 @@ class Constraints(Model):
 class ActionOverride(Model):
     """A boundary for one action, stricter than the policy's own."""
 
-    name: Name
-    mode: Mode | None = None
-    protect_roles: tuple[Annotated[str, Field(min_length=1, max_length=63)], ...] = Field(default=(), max_length=64)
+    name: Name = Field(description="The action.")
+    mode: Mode | None = Field(default=None, description="A stricter mode for this action.")
+    protect_roles: tuple[Annotated[str, Field(min_length=1, max_length=63)], ...] = Field(
+        default=(), max_length=64, description="Database roles whose sessions this action may not touch."
+    )
 
 
 class Limits(Model):
     """How often."""
 
-    per_hour: Annotated[int, Field(ge=0, le=1000)] = 4
-    cooldown: Duration = timedelta(minutes=3)
+    per_hour: Annotated[int, Field(ge=0, le=1000)] = Field(
+        default=4, description="Actions on one database within an hour; 0 means never."
+    )
+    cooldown: Duration = Field(
+        default=timedelta(minutes=3), description="How long a database is left alone after an action on it has ended."
+    )
     concurrent: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=1,
         description="Actions at work at once over all matched databases; one per database always.",
@@ -85,25 +97,39 @@ class Limits(Model):
 class Window(Model):
     """When the named actions may run; outside of it they may not. Cron syntax, with its own time zone."""
 
-    name: Name
-    schedule: str = Field(pattern=r"^\S+ \S+ \S+ \S+ \S+$", max_length=128)
-    duration: Duration
-    time_zone: str = Field(default="UTC", max_length=64)
-    actions: tuple[Name, ...] = Field(min_length=1, max_length=64)
+    name: Name = Field(description="The window's name.")
+    schedule: str = Field(
+        pattern=r"^\S+ \S+ \S+ \S+ \S+$",
+        max_length=128,
+        description="When it opens: minute, hour, day of the month, month, day of the week, as in cron.",
+    )
+    duration: Duration = Field(description="How long it stays open.")
+    time_zone: str = Field(
+        default="UTC", max_length=64, description="The schedule's time zone, Europe/Berlin for example."
+    )
+    actions: tuple[Name, ...] = Field(
+        min_length=1, max_length=64, description="The actions that may run in this window only."
+    )
 
 
 class Approval(Model):
     """Who must say yes, and for how long the question stands."""
 
-    expires_after: Duration = timedelta(minutes=30)
-    approvers: Annotated[int, Field(ge=1, le=2)] = 1
+    expires_after: Duration = Field(
+        default=timedelta(minutes=30), description="How long a person has to answer; then the action expires."
+    )
+    approvers: Annotated[int, Field(ge=1, le=2)] = Field(
+        default=1, description="How many different people must approve."
+    )
 
 
 class Verification(Model):
     """How an action is judged."""
 
     window: Duration = Field(default=timedelta(minutes=2), description="How long it may take until the effect shows.")
-    revert_on_failure: bool = True
+    revert_on_failure: bool = Field(
+        default=True, description="Whether the undo plan is run when the effect does not show."
+    )
 
 
 class Escalation(Model):
@@ -117,7 +143,10 @@ class Escalation(Model):
 class Rollout(Model):
     """Trust is earned: an action type asks until its harm rate is proven to be below this."""
 
-    max_harm_rate: Percent = 0.1
+    max_harm_rate: Percent = Field(
+        default=0.1,
+        description="The harm rate that must be ruled out (95 %): 29 successes without harm for 10%, 149 for 2%.",
+    )
 
 
 class PolicySpec(Model):
@@ -131,9 +160,11 @@ class PolicySpec(Model):
     paused: bool = Field(default=False, description="Stops every action on the matched databases.")
     objectives: ObjectiveWeights = ObjectiveWeights()
     constraints: Constraints = Constraints()
-    actions: tuple[ActionOverride, ...] = Field(default=(), max_length=64)
+    actions: tuple[ActionOverride, ...] = Field(default=(), max_length=64, description="Boundaries for single actions.")
     limits: Limits = Limits()
-    windows: tuple[Window, ...] = Field(default=(), max_length=32)
+    windows: tuple[Window, ...] = Field(
+        default=(), max_length=32, description="When some actions may run; the others may at any time."
+    )
     approval: Approval = Approval()
     verification: Verification = Verification()
     escalation: Escalation = Escalation()
@@ -143,28 +174,30 @@ class PolicySpec(Model):
 class MatchedDatabase(Status):
     """One database under this policy."""
 
-    name: str
-    effective_mode: str
-    actions_last_hour: int = 0
-    blocked: tuple[str, ...] = ()
+    name: str = Field(description="The database.")
+    effective_mode: str = Field(description="Its mode, the strictest of all policies that match it.")
+    actions_last_hour: int = Field(default=0, description="Actions begun within the last hour.")
+    blocked: tuple[str, ...] = Field(default=(), description="What is blocked here and why.")
 
 
 class ActionMode(Status):
     """What a mode means for one action."""
 
-    name: str
-    risk: str
-    mode: str
+    name: str = Field(description="The action.")
+    risk: str = Field(description="Its risk.")
+    mode: str = Field(description="What the mode means for it: whether it is proposed, asked for, or done.")
 
 
 class PolicyStatus(Status):
     """What the policy does in practice."""
 
-    observed_generation: int = 0
-    conditions: tuple[Condition, ...] = ()
-    matched: int = 0
-    databases: tuple[MatchedDatabase, ...] = ()
-    actions: tuple[ActionMode, ...] = ()
+    observed_generation: int = Field(default=0, description="The generation that this status is about.")
+    conditions: tuple[Condition, ...] = Field(
+        default=(), description="What is in order and what isn't; Ready sums it up."
+    )
+    matched: int = Field(default=0, description="How many databases it matches.")
+    databases: tuple[MatchedDatabase, ...] = Field(default=(), description="The databases that it matches.")
+    actions: tuple[ActionMode, ...] = Field(default=(), description="What its mode means for each action.")
 
 
 class HealingPolicy(Model):
