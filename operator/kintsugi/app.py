@@ -92,20 +92,19 @@ async def run(config: OperatorConfig, *, kubeconfig: str | None = None, port_fil
 
 
 async def _until(stop: asyncio.Event, *work: Any) -> None:
-    """Run all work until `stop` is set; when one part fails or ends by itself, end all and raise its error."""
+    """Run all work until `stop` is set or one part ends (kopf ends at SIGTERM by itself); raise the error of one."""
     tasks = [asyncio.ensure_future(part) for part in work]
     stopping = asyncio.ensure_future(stop.wait())
     await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
-    failed = [task for task in tasks if task.done() and not stop.is_set()]
+    ended = [task for task in tasks if task.done()]
     stop.set()
     await asyncio.wait(tasks, timeout=5)
     for task in (*tasks, stopping):
         task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await asyncio.gather(*tasks, stopping, return_exceptions=True)
-    for task in failed:
+    for task in ended:
         task.result()
-        raise RuntimeError("a part of the operator ended by itself; Kubernetes restarts it")
 
 
 async def watch(hub: Hub, configuration: client.Configuration, namespaces: Sequence[str], stop: asyncio.Event) -> None:
@@ -126,6 +125,7 @@ async def watch(hub: Hub, configuration: client.Configuration, namespaces: Seque
         settings.watching.inactivity_timeout = 30
         settings.posting.enabled = False
         settings.peering.standalone = True
+        settings.scanning.disabled = True  # no listing of CRDs and namespaces: our kinds are known
 
     for plural in PLURALS:
         kopf.on.event(GROUP, VERSION, plural, registry=registry)(_handler(hub, plural))
@@ -139,7 +139,7 @@ async def watch(hub: Hub, configuration: client.Configuration, namespaces: Seque
 
 
 def _handler(hub: Hub, plural: str) -> Any:
-    def on_event(event: Mapping[str, Any], **_: Any) -> None:
+    async def on_event(event: Mapping[str, Any], **_: Any) -> None:  # a plain function would run in a thread
         hub.on_event(plural, str(event.get("type") or ""), event["object"])
 
     return on_event

@@ -155,8 +155,16 @@ class Hub:
             now = time.time()
             if self._listed_at is not None:
                 self._metrics.watch_age.set(time.monotonic() - self._listed_at)
-                await self._tick(now)
-            self._pulse.beat()
+                try:
+                    await self._tick(now)
+                except Exception:
+                    # No beat: if this goes on, liveness fails and Kubernetes starts the operator anew.
+                    self._metrics.cycle_failures.inc()
+                    log.exception("a cycle of the whole fleet failed; it is tried again in a moment")
+                else:
+                    self._pulse.beat()
+            else:
+                self._pulse.beat()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self._until_due(time.time()))
 

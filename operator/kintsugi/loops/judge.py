@@ -13,7 +13,7 @@ from kintsugi.loops.watch import Watch
 from kintsugi.stages.reference import reference
 from kintsugi.stages.verify import verify
 
-BEFORE_SAMPLES = 10
+BEFORE_SAMPLES = 3
 
 
 def verdict_of(action: HealingAction, database: MonitoredDatabase, watch: Watch, now: datetime) -> Verdict | None:

@@ -12,6 +12,7 @@ from kintsugi.loops.watch import Problem, Watch
 from kintsugi.shell.errors import KubeError, PrometheusError
 from kintsugi.shell.prometheus import Endpoint, Group, Prometheus, Subject
 from kintsugi.shell.secrets import SecretError, Secrets
+from kintsugi.stages.history import past_episodes
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,9 @@ class Observer:
             watch.metrics_problem = Problem("KubernetesUnavailable", str(error))
             return None
         labels = tuple(sorted(metrics.matchers))
-        return Group(endpoint, labels, metrics.scrape_interval.total_seconds(), watch.engine.catalogue)
+        return Group(
+            endpoint, labels, metrics.scrape_interval.total_seconds(), watch.engine.name, watch.engine.catalogue
+        )
 
     async def _endpoint(self, database: MonitoredDatabase) -> Endpoint:
         metrics, namespace = database.spec.metrics, database.metadata.namespace
@@ -116,6 +119,10 @@ class Observer:
                     group, _subjects(group, [(database, watch)]), {watch.key: watch.offers}, start=start, end=end
                 )
                 watch.buffer.append(samples[watch.key])
+                episodes = past_episodes(watch.buffer.frame, watch.engine.catalogue)
+                if episodes:
+                    log.info("%s: %d past episodes are kept out of its reference", watch.key, len(episodes))
+                watch.incidents[:0] = episodes
 
     async def _newest(self, group: Group, members: Sequence[Pair], now: float) -> None:
         """What came since the last cycle, for all of them together."""

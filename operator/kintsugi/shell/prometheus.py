@@ -56,7 +56,8 @@ class Group:
     endpoint: Endpoint
     labels: tuple[str, ...]
     interval: float
-    catalogue: Catalogue
+    engine: str
+    catalogue: Catalogue = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ class _Expression:
 
 
 class Prometheus:
-    """One Prometheus server; every method raises `PrometheusError` when it can't be asked, refuses, or makes no sense."""
+    """One Prometheus server; every method raises `PrometheusError` when it can't be asked or refuses."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
