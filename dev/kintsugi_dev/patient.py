@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from kintsugi.domain.actions import NotProposed, Plan, Proposal, Step
 from kintsugi.engines.engine import Diagnosis
 from kintsugi.engines.registry import ENGINES
 from kintsugi.shell.diagnose import NOTHING_KNOWN, Diagnoser, Surroundings, targets_for
+from kintsugi.shell.errors import ConflictError, NotFoundError
 from kintsugi.shell.execute import ProbeResult, StepResult, StepState, Targets, Workloads, run_probe, run_step
 from kintsugi_dev.servers import Database, PgBouncer, PostgreSQL
 from kintsugi_dev.servers.pgbouncer import ADMIN, ADMIN_PASSWORD
@@ -46,8 +48,44 @@ class Healing:
         return len(self.results) == len(self.plan.steps) and all(r.ok or s.optional for s, r in pairs)
 
 
+class RecordedWorkloads:
+    """A namespace without an API server: merge patches as RFC 7386 has them, and a record of them."""
+
+    def __init__(self, **objects: dict[str, Any]) -> None:
+        self.objects = {name.replace("__", "/").replace("_", "-"): value for name, value in objects.items()}
+        self.patches: list[tuple[str, dict[str, Any]]] = []
+
+    async def read(self, kind: str, name: str) -> Mapping[str, Any]:
+        """The object, as JSON of its own."""
+        found = self.objects.get(f"{kind}/{name}")
+        if found is None:
+            raise NotFoundError(f'{kind}s "{name}" not found (HTTP 404)')
+        copied: dict[str, Any] = json.loads(json.dumps(found))
+        return copied
+
+    async def patch(self, kind: str, name: str, body: Mapping[str, Any], resource_version: str | None) -> Any:
+        """Apply a merge patch if the version still is the object's."""
+        found = self.objects[f"{kind}/{name}"]
+        if resource_version not in (None, found["metadata"]["resourceVersion"]):
+            raise ConflictError("the object has been modified (HTTP 409)")
+        self.patches.append((f"{kind}/{name}", json.loads(json.dumps(dict(body)))))
+        _merge(found, body)
+        found["metadata"]["resourceVersion"] = str(int(found["metadata"]["resourceVersion"]) + 1)
+        return found
+
+
+def _merge(found: dict[str, Any], patch: Mapping[str, Any]) -> None:
+    for key, value in patch.items():
+        if value is None:
+            found.pop(key, None)
+        elif isinstance(value, Mapping):
+            _merge(found.setdefault(key, {}), value)
+        else:
+            found[key] = value
+
+
 class Patient:
-    """One database under care."""
+    """One database under care. Seconds added to `later` pass at once for the diagnoser."""
 
     def __init__(self, database: Database, app: str, spec: DatabaseSpec, workloads: Workloads | None = None) -> None:
         self.database = database
@@ -59,7 +97,8 @@ class Patient:
             {"username": ADMIN, "password": ADMIN_PASSWORD},
             workloads,
         )
-        self.diagnoser = Diagnoser(POSTGRESQL, spec, self.targets)
+        self.later = 0.0
+        self.diagnoser = Diagnoser(POSTGRESQL, spec, self.targets, clock=lambda: time.monotonic() + self.later)
 
     async def session(self, user: str | None = None, application: str = "shop", **settings: str) -> asyncpg.Connection:
         """A session of the application's (or of `user`); the caller closes it."""

@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from kintsugi.api.database import DatabaseSpec
@@ -32,18 +33,29 @@ SELECT current_setting('server_version_num')::int / 10000 AS version,
     ARRAY(SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
           ORDER BY e.oid) AS schemas"""
 _EXTENSION = re.compile(r"@(\w+)@")
-ANSWERS = (sql.WrongPasswordError, sql.TooManyConnectionsError, sql.NoSuchDatabaseError, sql.NotAllowedError)
+ANSWERS = (
+    sql.TlsError,
+    sql.WrongPasswordError,
+    sql.NoSuchDatabaseError,
+    sql.TooManyConnectionsError,
+    sql.PoolerInTheWayError,
+    sql.NotAllowedError,
+    sql.TimedOutError,
+    sql.StatementError,
+)
 """Refusals that only a living server gives."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pulse:
-    """How far the primary was when it last answered: LSN, bytes of WAL a second, and the standbys it waits for."""
+    """How far the primary was when it last answered: LSN, timeline, bytes of WAL a second, and how standbys follow."""
 
     at: float
     lsn: int
+    timeline: int
     rate: float
     synchronous: tuple[str, ...]
+    replay_lags: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,14 +146,20 @@ class Diagnoser:
     def _pulse_of(self, row: Row) -> Pulse:
         now, last = self._clock(), self._last_pulse
         rate = 0.0 if last is None or now <= last.at else max(0.0, (row["lsn"] - last.lsn) / (now - last.at))
-        synchronous = tuple(row["synchronous"] or ()) if row["waits_for_standbys"] else ()
-        return Pulse(now, row["lsn"], rate, synchronous)
+        standbys = row["standbys"] or ()
+        waited_for = row["waits_for_standbys"] and len(set(standbys)) == len(standbys)
+        states = zip(standbys, row["sync_states"] or (), strict=True)
+        synchronous = tuple(name for name, state in states if waited_for and state == "sync")
+        lags = dict(zip(standbys, row["lags"] or (), strict=True))
+        return Pulse(now, row["lsn"], row["timeline"], rate, synchronous, lags)
 
     async def diagnose(self, around: Surroundings = NOTHING_KNOWN) -> Diagnosis:
         """Everything that can be learned just now, in a few seconds at most. Never raises: failures are in `errors`."""
         (rows, errors), members, pooler = await asyncio.gather(
             self._primary(self._engine.queries), self._members(), self._pooler()
         )
+        if self._silent_since is None:
+            await self.pulse()
         await self._explain(rows, errors)
         before = {f"{name}_before": found for name, found in self._before.items()}
         return Diagnosis(
@@ -161,12 +179,17 @@ class Diagnoser:
 
     def _last_known(self) -> dict[str, Any]:
         """What is left of the primary when it is silent: its error's kind, and its last pulse."""
-        known: dict[str, Any] = {"primary_error": type(self.connection_error).__name__ if self.connection_error else ""}
+        known: dict[str, Any] = {
+            "primary_error": type(self.connection_error).__name__ if self.connection_error else "",
+            "diagnosed_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
         if self._last_pulse is not None:
             known |= {
                 "pulse_age": self._clock() - self._last_pulse.at,
                 "wal_rate": self._last_pulse.rate,
+                "primary_timeline": self._last_pulse.timeline,
                 "synchronous_standbys": self._last_pulse.synchronous,
+                "replay_lags": self._last_pulse.replay_lags,
             }
         return known
 

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -108,13 +108,17 @@ class Targets:
 
 
 async def run_step(step: Step, targets: Targets, action: str) -> StepResult:
-    """Carry out one step as `kintsugi/<action>`. Never raises for what a server may do; cancelling it is UNKNOWN."""
+    """Carry out one step as `kintsugi/<action>`. Never raises for what a server may do; cancelling it is UNKNOWN.
+
+    An optional step ends DONE or FAILED: whatever became of it, the plan goes on.
+    """
     run: Callable[[Step, Targets, str], Awaitable[StepResult]] = {
         StepKind.SQL: _run_sql,
         StepKind.POOLER: _run_pooler,
         StepKind.KUBERNETES: _run_kubernetes,
     }[step.kind]
-    return await run(step, targets, action)
+    result = await run(step, targets, action)
+    return replace(result, state=StepState.FAILED) if step.optional and not result.ok else result
 
 
 async def run_probe(step: Step, targets: Targets, action: str) -> ProbeResult:

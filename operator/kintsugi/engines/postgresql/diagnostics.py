@@ -115,8 +115,6 @@ SERVER = Query(
 SELECT current_database()::text AS database, current_setting('server_version') AS version,
     pg_is_in_recovery() AS in_recovery, {_seconds("pg_postmaster_start_time()")} AS uptime,
     CASE WHEN NOT pg_is_in_recovery() THEN (pg_current_wal_lsn() - '0/0')::bigint END AS lsn,
-    CASE WHEN NOT pg_is_in_recovery()
-        THEN ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int END AS timeline,
     current_setting('max_connections')::int AS max_connections,
     current_setting('superuser_reserved_connections')::int
         + coalesce(current_setting('reserved_connections', true), '0')::int AS reserved_connections,
@@ -238,28 +236,33 @@ FROM pg_replication_slots ORDER BY slot_name LIMIT 64"""
     },
 )
 
-PULSE = """
-SELECT (pg_current_wal_lsn() - '0/0')::bigint AS lsn,
-    current_setting('synchronous_commit') NOT IN ('off', 'local') AS waits_for_standbys,
-    (SELECT array_agg(application_name) FROM pg_stat_replication
-     WHERE sync_state IN ('sync', 'quorum')) AS synchronous
-WHERE NOT pg_is_in_recovery()"""
-"""How far the primary is and which standbys it waits for; asked every few seconds: a dead one tells nothing."""
-
-MEMBER = """
-SELECT pg_is_in_recovery() AS in_recovery,
-    CASE WHEN pg_is_in_recovery()
+TIMELINE = """CASE WHEN pg_is_in_recovery()
         THEN greatest((SELECT timeline_id FROM pg_control_checkpoint()),
                       (SELECT min_recovery_end_timeline FROM pg_control_recovery()),
                       (SELECT received_tli FROM pg_stat_wal_receiver))
-        ELSE ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int
-    END AS timeline,
-    CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() - '0/0'
-        ELSE pg_current_wal_lsn() - '0/0' END::bigint AS replay_lsn,
-    CASE WHEN pg_is_in_recovery()
-        -- Nothing is received where WAL comes from an archive, or since this server's start: then what it replayed.
-        THEN greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) - '0/0'
-        ELSE pg_current_wal_lsn() - '0/0' END::bigint AS receive_lsn,
+        ELSE ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int END"""
+"""The server's timeline, as a replica or as a primary."""
+
+# Nothing is received where WAL comes from an archive, or since this server's start: then what it replayed counts.
+RECEIVED_LSN = """(CASE WHEN pg_is_in_recovery() THEN greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())
+        ELSE pg_current_wal_lsn() END - '0/0')::bigint"""
+"""How far the server has WAL."""
+
+PULSE = f"""
+SELECT (pg_current_wal_lsn() - '0/0')::bigint AS lsn, {TIMELINE} AS timeline,
+    current_setting('synchronous_commit') NOT IN ('off', 'local') AS waits_for_standbys,
+    (SELECT array_agg(application_name ORDER BY pid) FROM pg_stat_replication) AS standbys,
+    (SELECT array_agg(sync_state ORDER BY pid) FROM pg_stat_replication) AS sync_states,
+    (SELECT array_agg(coalesce(extract(epoch FROM replay_lag), 0)::float8 ORDER BY pid)
+     FROM pg_stat_replication) AS lags
+WHERE NOT pg_is_in_recovery()"""
+"""How far the primary is and how its standbys follow; asked every few seconds: a dead one tells nothing."""
+
+MEMBER = f"""
+SELECT pg_is_in_recovery() AS in_recovery, {TIMELINE} AS timeline,
+    (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END - '0/0')::bigint
+        AS replay_lsn,
+    {RECEIVED_LSN} AS receive_lsn,
     coalesce((SELECT status = 'streaming' FROM pg_stat_wal_receiver), false) AS streaming,
     (SELECT extract(epoch FROM clock_timestamp() - last_msg_receipt_time) FROM pg_stat_wal_receiver)::float8
         AS receiver_age"""

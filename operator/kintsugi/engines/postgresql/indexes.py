@@ -46,6 +46,12 @@ def find_table(tables: Iterable[Row], schema: str, name: str) -> Row | None:
     return next((row for row in tables if (row["schema"], row["table"]) == (schema, name)), None)
 
 
+def touch(schema: str, table: str) -> str:
+    """The table as protections are checked against it; a name with a dot or a quote in it stands in quotes."""
+    parts = (f'"{name.replace(chr(34), chr(34) * 2)}"' if {".", '"'} & set(name) else name for name in (schema, table))
+    return f"table:{'.'.join(parts)}"
+
+
 def rows_of(table: Row) -> float:
     """How many rows it has: the planner's number, or the statistics' where the planner has none or an old one."""
     return max(float(table["rows"]), float(table["n_live_tup"] or 0))

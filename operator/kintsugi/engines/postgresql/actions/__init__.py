@@ -8,7 +8,9 @@ from types import MappingProxyType
 from kintsugi.engines.engine import Action
 from kintsugi.engines.postgresql.actions.analyze_table import AnalyzeTable
 from kintsugi.engines.postgresql.actions.create_index import CreateIndex
+from kintsugi.engines.postgresql.actions.failover import Failover
 from kintsugi.engines.postgresql.actions.resize_pool import ResizePool
+from kintsugi.engines.postgresql.actions.restart_workload import RestartWorkload
 from kintsugi.engines.postgresql.actions.terminate_blocker import TerminateBlocker
 from kintsugi.engines.postgresql.actions.terminate_idle import TerminateIdleInTransaction
 
@@ -18,6 +20,8 @@ _ALL: tuple[Action, ...] = (
     CreateIndex(),
     AnalyzeTable(),
     ResizePool(),
+    Failover(),
+    RestartWorkload(),
 )
 
 ACTIONS: Mapping[str, Action] = MappingProxyType({action.name: action for action in _ALL})

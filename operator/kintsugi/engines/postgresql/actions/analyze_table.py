@@ -14,7 +14,7 @@ from kintsugi.domain.text import human
 from kintsugi.engines.engine import Diagnosis, Row
 from kintsugi.engines.postgresql.actions.parameters import validated
 from kintsugi.engines.postgresql.identifiers import quote_literal, quote_qualified
-from kintsugi.engines.postgresql.indexes import rows_of
+from kintsugi.engines.postgresql.indexes import rows_of, touch
 from kintsugi.engines.postgresql.slow import SlowStatement, slow_statements
 from kintsugi.engines.postgresql.statements import names
 
@@ -106,6 +106,6 @@ def _proposal(table: Row, reader: SlowStatement) -> Proposal:
             f" in {planner}, there are about {rows_of(table):,.0f}",
             reader.sentence(),
         ),
-        touches=(f"table:{_name(table)}",),
+        touches=(touch(table["schema"], table["table"]),),
         heals=frozenset({"planner-statistics", "query-engine", "host-cpu", "client"}),
     )

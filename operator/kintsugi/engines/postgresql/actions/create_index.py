@@ -26,6 +26,7 @@ from kintsugi.engines.postgresql.indexes import (
     rows_of,
     rows_per_value,
     selective,
+    touch,
 )
 from kintsugi.engines.postgresql.plans import sequential_scans
 from kintsugi.engines.postgresql.slow import SlowStatement, slow_statements
@@ -184,7 +185,7 @@ def _proposal(statement: SlowStatement, idea: IndexIdea, proof: str, diagnosis: 
         # It costs disk, and every write a little, for ever.
         expected=Objectives(latency=0.8, throughput=0.7, resources=-0.1, consistency=0.0),
         evidence=tuple(evidence),
-        touches=(f"table:{idea.schema}.{idea.table}",),
+        touches=(touch(idea.schema, idea.table),),
         heals=frozenset(
             {"query-engine", "planner-statistics", "storage", "host-cpu", "host-io", "connections", "client"}
         ),
