@@ -184,7 +184,7 @@ class Hub:
             began, cpu = time.perf_counter(), time.process_time()
             await self._cycle(due, now)
             self._metrics.cycle_seconds.observe(time.perf_counter() - began)
-            self._metrics.cycle_cpu_seconds.inc(time.process_time() - cpu)
+            self._metrics.cycle_cpu_seconds.observe(time.process_time() - cpu)
             self._metrics.cycles.inc()
         await self._guarded("databases", self._databases.say_unwatchable(datetime.fromtimestamp(now, UTC)))
         await self._guarded("policies", self._policies.cycle(datetime.fromtimestamp(now, UTC)))

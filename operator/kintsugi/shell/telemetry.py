@@ -65,8 +65,11 @@ class OperatorMetrics:
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
             registry=self.registry,
         )
-        self.cycle_cpu_seconds = Counter(
-            "kintsugi_cycle_cpu_seconds_total", "CPU time spent in cycles.", registry=self.registry
+        self.cycle_cpu_seconds = Histogram(
+            "kintsugi_cycle_cpu_seconds",
+            "CPU time of the process during one such cycle.",
+            buckets=tuple(round(0.0025 * 1.25**step, 5) for step in range(24)),
+            registry=self.registry,
         )
         self.cycle_failures = Counter(
             "kintsugi_cycle_failures_total", "Cycles that ended in an unexpected error.", registry=self.registry
