@@ -11,16 +11,21 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kintsugi.loops.database import Cycle, Outcome
+    from kintsugi.shell.gate import GateState
 
 Said = tuple[str, bool | None, str, str]
 """Type, status, reason, message."""
 
 
-def conditions_of(cycle: Cycle, outcome: Outcome, barred: Sequence[str]) -> tuple[Condition, ...]:
+def conditions_of(
+    cycle: Cycle, outcome: Outcome, barred: Sequence[str], gate: GateState | None
+) -> tuple[Condition, ...]:
     """All of them; the transition times of unchanged ones stay."""
     conditions = cycle.database.status.conditions
     said = [_healthy(cycle.anomaly), _metrics(cycle, barred), _connected(cycle, barred), _policy(cycle)]
     said.append(_actions(cycle, outcome))
+    if gate is not None:
+        said.append(("ApprovalGate", gate.ok, "Working" if gate.ok else "ApprovalGateMissing", gate.message))
     if cycle.database.spec.slo and cycle.watch.slo_problem:
         said.append(("SloMeasured", False, cycle.watch.slo_problem.reason, cycle.watch.slo_problem.message))
     elif any(condition.type == "SloMeasured" for condition in conditions):

@@ -378,7 +378,7 @@ class DatabaseLoop:
                 "policies": tuple(ref.name for ref in cycle.policy.refs),
                 "not_proposed": outcome.not_proposed if cycle.incident else (),
                 "server_version": watch.server_version or old.server_version,
-                "conditions": conditions_of(cycle, outcome, barred),
+                "conditions": conditions_of(cycle, outcome, barred, self._services.gate_state),
             }
         )
         self._services.metrics.risk.labels(meta.namespace, meta.name).set(cycle.anomaly.score)

@@ -65,14 +65,26 @@ class Fleet:
         self.broken.pop((plural, key), None)
         self.raw_status.pop((plural, key), None)
 
-    def replace(self, plural: str, bodies: Iterable[Json]) -> set[str]:
-        """Take a full listing in; what is not in it is gone. The keys of the gone."""
+    def replace(self, plural: str, bodies: Iterable[Json]) -> list[str]:
+        """Take a full listing in; what is not in it is gone. What the watch had not said: one sentence each."""
+        before = self._generations(plural)
         present = {self.apply(plural, body) for body in bodies}
-        known = set(self._table(plural)) | {key for kind, key in self.broken if kind == plural}
-        gone = known - present
+        after = self._generations(plural)
+        gone = set(before) - present
         for key in gone:
             self.remove(plural, key)
-        return gone
+        changed = {key for key in before if key in after and before[key] != after[key]}
+        return [
+            *(f"{key} is gone" for key in sorted(gone)),
+            *(f"{key} exists" for key in sorted(present - set(before))),
+            *(f"{key} has changed" for key in sorted(changed)),
+        ]
+
+    def _generations(self, plural: str) -> dict[str, tuple[str, int]]:
+        """Which object, in which generation, is known by each key."""
+        known = {key: item.metadata for key, item in self._table(plural).items()}
+        known |= {key: broken.meta for (kind, key), broken in self.broken.items() if kind == plural}
+        return {key: (meta.uid, meta.generation) for key, meta in known.items()}
 
     def actions_of(self, database: MonitoredDatabase) -> list[HealingAction]:
         """The actions on this very database (by uid), oldest first."""

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 from kintsugi.api.action import HealingAction
 from kintsugi.api.database import MonitoredDatabase
 from kintsugi.api.policy import HealingPolicy
+from kintsugi.domain.decision import DatabasePhase
 from kintsugi.engines.registry import ENGINES
 from kintsugi.loops.action import ActionLoop
 from kintsugi.loops.database import DatabaseLoop
@@ -43,6 +45,8 @@ log = logging.getLogger(__name__)
 
 LIST_EVERY = 60.0
 HEARTBEAT = 1.0
+GATE_EVERY = 180.0
+GATE_RETRY = 15.0
 SHORTEST_CYCLE = 1.0  # seconds
 RECENT = 60  # samples handed to the detector
 
@@ -100,6 +104,7 @@ class Hub:
             group.create_task(self._list_for_ever())
             group.create_task(self._databases_for_ever())
             group.create_task(self._actions.run())
+            group.create_task(self._test_the_gate_for_ever())
 
     async def close(self) -> None:
         """Close every connection."""
@@ -138,9 +143,10 @@ class Hub:
         """All objects of all kinds; what the watch missed is made up for, and said: a watch should miss nothing."""
         for kind in KINDS:
             bodies = await self._kube.list_objects(kind.PLURAL, self._namespaces)
-            gone = self.fleet.replace(kind.PLURAL, bodies)
-            if gone:
-                log.warning("%d %s were gone without the watch having said so", len(gone), kind.PLURAL)
+            missed = self.fleet.replace(kind.PLURAL, bodies)
+            if missed and self._listed_at is not None:
+                self._metrics.missed.labels(kind.PLURAL).inc(len(missed))
+                log.warning("the watch of %s had not said that %s", kind.PLURAL, "; ".join(missed))
         if self._listed_at is None:
             log.info("watching %d databases", len(self.fleet.databases))
         self._listed_at = time.monotonic()
@@ -148,6 +154,15 @@ class Hub:
         for key in self.fleet.actions:
             self._actions.wake(key)
         self.wake()
+
+    async def _test_the_gate_for_ever(self) -> None:
+        """The approval gate's self-test: at the start and every few minutes; what it says stands in conditions."""
+        while True:
+            state = await self._kube.run(self.services.gate.check)
+            if not state.ok:
+                log.error("approval gate: %s", state.message)
+            self.services.gate_state = state
+            await asyncio.sleep(GATE_EVERY if state.ok else GATE_RETRY)
 
     async def _databases_for_ever(self) -> None:
         while True:
@@ -175,6 +190,7 @@ class Hub:
     async def _tick(self, now: float) -> None:
         """One cycle of every database that is due."""
         self._keep_watches()
+        self._count_phases()
         due = [
             (database, self.watches[key])
             for key, database in self.fleet.databases.items()
@@ -213,6 +229,11 @@ class Hub:
             log.exception("the cycle of %s failed; it is tried again when it is due", what)
         finally:
             telemetry.database.reset(token)
+
+    def _count_phases(self) -> None:
+        phases = Counter(database.status.phase or "New" for database in self.fleet.databases.values())
+        for phase in (*DatabasePhase, "New"):
+            self._metrics.databases.labels(str(phase)).set(phases[str(phase)])
 
     def _keep_watches(self) -> None:
         """One watch per database of a known engine; a changed spec begins with an empty buffer."""

@@ -18,7 +18,7 @@ from kintsugi.shell.diagnose import Diagnoser, Surroundings, targets_for
 from kintsugi.shell.errors import KubeError
 from kintsugi.shell.events import EventRecorder
 from kintsugi.shell.execute import Targets
-from kintsugi.shell.gate import ApprovalGate
+from kintsugi.shell.gate import ApprovalGate, GateState
 from kintsugi.shell.kube import Kube, merge_patch
 from kintsugi.shell.secrets import Secrets
 from kintsugi.shell.telemetry import OperatorMetrics
@@ -69,6 +69,7 @@ class Services:
     identity: str
     audit_chain: AuditChain
     wake: Callable[[], None]
+    gate_state: GateState | None = None
     _access: dict[str, Access] = field(default_factory=dict)
     _stale: list[Access] = field(default_factory=list)
 

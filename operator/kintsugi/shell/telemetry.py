@@ -90,6 +90,12 @@ class OperatorMetrics:
             ["namespace", "database", "action", "phase"],
             registry=self.registry,
         )
+        self.missed = Counter(
+            "kintsugi_watch_missed_total",
+            "Changes that a listing found and the watch had not said: a dead watch.",
+            ["kind"],
+            registry=self.registry,
+        )
         self.watch_age = Gauge(
             "kintsugi_list_age_seconds", "Age of the last complete listing of our objects.", registry=self.registry
         )
