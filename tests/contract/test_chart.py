@@ -347,7 +347,9 @@ def test_uninstalling_keeps_what_people_wrote_and_takes_the_rest_away(bare: Clus
 
     bare.install_chart()  # finds its own CRDs again
     assert "orders" in bare.kubectl("get", "mdb", "--namespace=shop")
-    bare.kubectl("delete", "mdb,hp,ha", "--all", "--namespace=shop")
+    bare.helm("uninstall", "kintsugi", f"--namespace={SYSTEM}")
+    bare.kubectl("delete", "crd", "--selector=app.kubernetes.io/part-of=kintsugi")  # as the chart's notes say
+    assert bare.kubectl("get", "crd", "--output=name") == ""
 
 
 def _render(cluster: Cluster, *values: str) -> str:

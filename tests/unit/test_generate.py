@@ -28,6 +28,7 @@ from kintsugi.api.meta import (
 from kintsugi.api.policy import Window
 from kintsugi.api.rules import CRON_FIELDS, HOW_TO_WRITE, UnexplainedPatternError, explained
 from kintsugi.api.schema import UnmappableFieldError, at, structural, walk
+from kintsugi.cli import api_reference
 from kintsugi.cli.crds import CRDS, main, vocabulary
 from kintsugi.stages.windows import InvalidWindowError, check
 
@@ -135,6 +136,22 @@ def test_every_rule_says_what_to_do(kind: Any) -> None:
         for rule in node.get("x-kubernetes-validations", []):
             says = rule.get("message") or rule["messageExpression"]
             assert re.search(r"; |write it like", says), f"{path}: {says}"
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: str(kind.name))
+def test_every_field_says_what_it_is(kind: Any) -> None:
+    fields = [(path, node) for path, node in walk(schema(kind, WORDS)) if path.startswith(("spec", "status"))]
+
+    assert [path for path, node in fields if not path.endswith("[]") and not node.get("description")] == []
+
+
+def test_the_reference_shows_fields_defaults_limits_and_rules() -> None:
+    page = api_reference.page(WORDS)
+
+    assert "| `limits.perHour` | integer, 0 to 1000 | `4` |" in page
+    assert "| `selector` | object **required** |" in page
+    assert '| `approval.expiresAfter` | duration | `"30m"` |' in page
+    assert "- `spec.dependsOn`: a database cannot depend on itself" in page
 
 
 def test_lists_and_fields_of_names_are_declared() -> None:

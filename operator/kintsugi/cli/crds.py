@@ -11,11 +11,13 @@ from pathlib import Path
 import yaml
 
 from kintsugi.api.crd import KINDS, Vocabulary, crd
+from kintsugi.cli.api_reference import page
 from kintsugi.domain.signals import Role
 from kintsugi.engines.catalogue import load
 from kintsugi.engines.risk import RISKS
 
 CRDS = Path("charts/kintsugi/templates/crds")
+REFERENCE = Path("docs/api.md")
 _HEADER = "# Generated from operator/kintsugi/api by `make crds`; edit the models, not this file.\n"
 
 
@@ -29,7 +31,7 @@ def files() -> Mapping[Path, str]:
     for path, text in texts.items():
         if "{{" in text:
             raise ValueError(f"{path} would contain '{{{{', which helm takes for a template; reword the description")
-    return texts
+    return {**texts, REFERENCE: page(vocabulary())}
 
 
 def vocabulary() -> Vocabulary:
