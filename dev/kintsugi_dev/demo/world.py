@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,11 @@ from typing import Any
 import yaml
 
 from kintsugi_dev.cluster import Cluster
-from kintsugi_dev.load import Load
+from kintsugi_dev.cluster.cluster import Runtime
+from kintsugi_dev.demo import measures
+from kintsugi_dev.demo.record import Second
+from kintsugi_dev.load import Load, lost_writes
+from kintsugi_dev.load.measure import Journal
 from kintsugi_dev.load.schema import create_schema
 from kintsugi_dev.servers import (
     NodeExporter,
@@ -46,6 +50,9 @@ RATE = 100.0
 LINES = 60_000
 POOL_SIZE = 12
 LEARNING = "25s"
+MODE = "AutoMediumRisk"
+MAX_DATA_LOSS = "0B"
+SLO = "100ms"
 
 APPROVER, APPROVERS = "ann", "dba-oncall"
 STRANGER = "eve"
@@ -77,7 +84,7 @@ spec:
   selector: {matchLabels: {app: orders}}
   template:
     metadata: {labels: {app: orders}}
-    spec: {containers: [{name: postgres, image: postgres}]}
+    spec: {containers: [{name: postgres, image: registry.k8s.io/pause}]}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
@@ -136,15 +143,40 @@ class World:
         items: list[dict[str, Any]] = self.get("ha")["items"]
         return sorted(items, key=lambda item: str(item["metadata"]["creationTimestamp"]))
 
+    def seconds(self) -> list[Second]:
+        """What the client has felt so far, second by second."""
+        return [measures.second_of(sample) for sample in self.load.samples()]
+
+    def count_writes(self) -> tuple[int, int]:
+        """Ends the load, then counts the writes that were acknowledged, and how many of them are gone.
+
+        They are looked for in the primary that there is now; without one, in the replica.
+        """
+        self.load.stop()
+        acknowledged = sum(len(numbers) for numbers in Journal.read(self.load.journal).values())
+        server = self.primary if self.primary.running else self.replica
+        dsn = server.dsn(DATABASE)
+        return acknowledged, run_in_thread(lambda: lost_writes(self.load.journal, dsn))
+
 
 @contextmanager
-def world(directory: Path, *, rate: float = RATE) -> Iterator[World]:
-    """Start everything but the operator; stop it at the end, whatever happened."""
+def world(
+    directory: Path,
+    *,
+    rate: float = RATE,
+    cluster_directory: Path | None = None,
+    runtime: Runtime = "kwok",
+    say: Callable[[str], None] = lambda _: None,
+) -> Iterator[World]:
+    """Start everything but the operator; stop it at the end, whatever happened. `say` is told of each step."""
     with ExitStack() as stack:
-        cluster = Cluster.up(directory / "cluster", chart=False)
+        say(f"a Kubernetes API server ({runtime}), with the chart's CRDs, roles and admission policies")
+        cluster = Cluster.up(cluster_directory or directory / "cluster", chart=False, runtime=runtime)
         stack.callback(cluster.down)
-        cluster.install_chart("ceiling.mode=AutoMediumRisk")
+        cluster.install_chart(f"ceiling.mode={MODE}")
+        say(f"PostgreSQL {DATABASE}-0 with {LINES:,} order lines, and {DATABASE}-1 that replicates it synchronously")
         primary, replica = _databases(directory, stack)
+        say(f"PgBouncer, {rate:.0f} client requests a second, the collector, Prometheus")
         _kubernetes(cluster, {"orders-0": primary, "orders-1": replica})
         relay = stack.enter_context(
             ServiceRelay.start(
@@ -175,7 +207,7 @@ def world(directory: Path, *, rate: float = RATE) -> Iterator[World]:
 def start_operator(world: World) -> Process:
     """The operator as a local process under its own ServiceAccount; its log is JSON lines."""
     config = world.directory / "operator.yaml"
-    config.write_text(yaml.safe_dump({"ceiling": {"mode": "AutoMediumRisk"}, "listen": f"127.0.0.1:{free_port()}"}))
+    config.write_text(yaml.safe_dump({"ceiling": {"mode": MODE}, "listen": f"127.0.0.1:{free_port()}"}))
     command: Sequence[str | Path] = [
         sys.executable,
         "-m",
@@ -288,7 +320,7 @@ def _monitored(
                 "tls": "disable",
             },
             "metrics": {"prometheus": prometheus.url, "matchers": LABELS, "scrapeInterval": "1s"},
-            "slo": {"signal": "client_latency_p99", "target": "100ms"},
+            "slo": {"signal": "client_latency_p99", "target": SLO},
             "reference": {"minimum": LEARNING, "window": "10m"},
             "pooler": {"pgbouncer": {"host": "127.0.0.1", "port": pooler.port, "secretRef": "orders-pooler-admin"}},
             "replication": {
