@@ -607,6 +607,35 @@ def test_an_editor_adds_and_removes_annotations_and_labels_of_his_own(target: Ta
     assert read_approvals(target.object()["metadata"]["annotations"], target.hash).approved_by == "ann"
 
 
+def test_an_editor_with_thousands_of_annotations_stops_neither_the_operator_nor_a_deletion(target: Target) -> None:
+    many: dict[str, str | None] = {f"a{i}": "" for i in range(5_000)}
+    target.shop.eve.annotate(ACTIONS, target.shop.namespace, target.name, many)
+
+    target.status(target.shop.operator, phase="Expired")
+    target.shop.eve.annotate(ACTIONS, target.shop.namespace, target.name, {"one": "more"})
+    target.delete(target.shop.eve)
+
+
+def test_a_namespace_admin_cannot_give_himself_the_right_to_approve(shop: Shop) -> None:
+    rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{shop.namespace}"
+    rights = {
+        "apiGroups": ["rbac.authorization.k8s.io"],
+        "resources": ["roles", "rolebindings"],
+        "verbs": ["create", "update"],
+    }
+    shop.grant("rbac-admin", [rights], user="rob")
+    rob = shop.person("rob", EDITORS)
+    rule = {"apiGroups": ["kintsugi.dev"], "resources": ["healingactions/approve-high"], "verbs": ["update"]}
+    approver = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "kintsugi-approver"}
+    himself = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "rob"}
+    binding = {"metadata": {"name": "mine"}, "roleRef": approver, "subjects": [himself]}
+
+    with pytest.raises(RefusedError, match="not currently held"):
+        rob.request("POST", f"{rbac}/roles", {"metadata": {"name": "mine"}, "rules": [rule]})
+    with pytest.raises(RefusedError, match="not currently held"):
+        rob.request("POST", f"{rbac}/rolebindings", binding)
+
+
 @pytest.mark.parametrize("who", ["eve", "operator", "admin"])
 def test_an_action_that_has_ended_can_be_deleted(target: Target, who: str) -> None:
     phase("Succeeded")(target)

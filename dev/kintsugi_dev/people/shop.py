@@ -84,7 +84,10 @@ class Shop:
         return shop
 
     def grant(self, role: str, rules: Sequence[Json], *, user: str = "") -> None:
-        """Give a group (called as the role), or one user, a role in this namespace; editors' also to the operator."""
+        """Give a group (called as the role), or one user, a role in this namespace; editors' also to the operator.
+
+        Returns when it holds: the API server learns of new roles a moment after it has stored them.
+        """
         rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{self.namespace}"
         subjects = [_subject("User", user) if user else _subject("Group", role)]
         if role == EDITORS:
@@ -93,6 +96,20 @@ class Shop:
         reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role}
         body = {"metadata": {"name": role}, "roleRef": reference, "subjects": subjects}
         self.admin.request("POST", f"{rbac}/rolebindings", body)
+        deadline = time.monotonic() + POLICIES_S
+        while not self._holds(rules[-1], user or "somebody", role):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"role {role} in {self.namespace} did not take effect in {POLICIES_S:.0f} s")
+            time.sleep(0.02)
+
+    def _holds(self, rule: Json, user: str, group: str) -> bool:
+        """Whether this user in this group may do what the rule says last."""
+        resource, _, subresource = rule["resources"][-1].partition("/")
+        attributes = {"namespace": self.namespace, "group": rule["apiGroups"][0], "verb": rule["verbs"][-1]}
+        attributes |= {"resource": resource, "subresource": subresource, "name": rule.get("resourceNames", [""])[-1]}
+        review = {"spec": {"user": user, "groups": [group], "resourceAttributes": attributes}}
+        answer = self.admin.request("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
+        return bool(answer["status"]["allowed"])
 
     def _wait_for_policies(self, stamped: bool) -> None:
         """A policy takes a second or two to come into force after it is created; until then tests would see nothing."""
