@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kintsugi.api.meta import get_condition
+from kintsugi.api.meta import PAUSE, get_condition
 from kintsugi.api.policy import HealingPolicy, Mode, Selector
 from kintsugi.domain.actions import Objectives, Risk
 from kintsugi.engines.risk import RISKS
@@ -118,6 +118,14 @@ def test_what_any_policy_protects_is_protected() -> None:
 
     assert set(both.constraints.protected) == {"shop.ledger", "role:ann"}
     assert both.protect_roles == {"terminate-blocker": {"backup", "etl"}}
+
+
+def test_a_policy_pauses_by_its_spec_and_by_the_annotation() -> None:
+    written, quiet = a_policy("written", paused=True), a_policy("quiet")
+    metadata = quiet.metadata.model_copy(update={"name": "annotated", "annotations": {PAUSE: "migration until noon"}})
+    annotated = quiet.model_copy(update={"metadata": metadata})
+
+    assert merge((annotated, quiet, written), NO_CEILING).paused_by == ("annotated", "written")
 
 
 def test_one_policy_that_wants_trust_to_be_earned_is_enough() -> None:

@@ -24,7 +24,7 @@ from pydantic import Field
 
 from kintsugi.api.action import PolicyRef
 from kintsugi.api.database import MonitoredDatabase
-from kintsugi.api.meta import Model, format_duration
+from kintsugi.api.meta import PAUSE, Model, format_duration
 from kintsugi.api.policy import (
     Approval,
     Constraints,
@@ -201,7 +201,7 @@ def merge(policies: Sequence[HealingPolicy], ceiling: Ceiling, known: Collection
             PolicyRef(name=p.metadata.name, uid=p.metadata.uid, generation=p.metadata.generation) for p in policies
         ),
         mode=mode,
-        paused_by=tuple(policy.metadata.name for policy in policies if policy.spec.paused),
+        paused_by=tuple(p.metadata.name for p in policies if p.spec.paused or PAUSE in p.metadata.annotations),
         overrides=_merged_overrides(policies, mode, notes),
         protect_roles=_merged_roles(policies),
         objectives=_objectives(policies),
