@@ -265,6 +265,8 @@ async def test_an_old_primary_that_still_answers_is_made_read_only_where_the_rol
     assert all(result.ok for result in results), unfinished(results)
     assert session.is_closed() or await closed_soon(session)
     assert pair.primary.value("SELECT setting FROM pg_settings WHERE name = 'default_transaction_read_only'") == "on"
+    pair.primary.execute("ALTER SYSTEM RESET default_transaction_read_only")
+    pair.primary.execute("SELECT pg_reload_conf()")
 
 
 async def test_a_hung_server_without_replica_is_restarted_by_a_patch_and_only_then(pair: Pair) -> None:
