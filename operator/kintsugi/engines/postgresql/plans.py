@@ -18,6 +18,7 @@ _COLUMN = rf"\(?(?P<alias>{_NAME})\.(?P<column>{_NAME})\)?(?:::text|::character 
 _LEFT = re.compile(rf"{_COLUMN} (?P<operator>=|<=|>=|<|>) (?P<other>.+)", re.DOTALL)
 _RIGHT = re.compile(rf"(?P<other>.+?) (?P<operator>=|<=|>=|<|>) {_COLUMN}", re.DOTALL)
 _QUOTED = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"")
+_STRING = re.compile(r"'(?:[^']|'')*'")
 _JOIN_CONDITIONS = ("Hash Cond", "Merge Cond", "Join Filter")
 
 
@@ -86,9 +87,13 @@ def _comparisons(condition: str) -> list[_Comparison]:
         for pattern in (_LEFT, _RIGHT):
             match = pattern.fullmatch(part)
             # A column compared with another column of the same table is no key to look up.
-            if match and f"{match['alias']}." not in match["other"] and not _compound(match["other"]):
+            if match and not _mentions(match["other"], match["alias"]) and not _compound(match["other"]):
                 found.append(_Comparison(_plain(match["alias"]), _plain(match["column"]), match["operator"]))
     return found
+
+
+def _mentions(text: str, alias: str) -> bool:
+    return f"{alias}." in _STRING.sub("", text)
 
 
 def _conjuncts(condition: str) -> Iterator[str]:
