@@ -3,8 +3,8 @@
 Trouble travels along the topology's edges: the probability of a path is the product of its gains, its time the sum of
 its delays, and the most probable path counts (Dijkstra over −log gain). Every component that is degraded now is a
 source. The **root** is the degraded component that explains most of the others: the sum of its path probabilities to
-those that did not leave their bands before it. So the earliest wins where it is upstream, and an old drift elsewhere
-does not. Where none explains at least half of the others, the root is unknown and said to be.
+those that did not leave their bands (much) before it. So the earliest wins where it is upstream, and an old drift
+elsewhere does not. Where none explains at least half of the others, the root is unknown and said to be.
 
 Thresholds differ between signals, so an order within two samples says little, and less at the ends of the graph: a
 client's latency moves by milliseconds long before a lock wait lasts a second. Whatever explains nothing itself may
@@ -132,14 +132,18 @@ def _root(sources: Sequence[Source], ways: Mapping[str, Mapping[str, Reach]], to
 def _explained(
     source: Source, sources: Sequence[Source], ways: Mapping[str, Mapping[str, Reach]], tolerance: float
 ) -> list[float]:
-    """Probabilities of the other sources that this one could have caused: reachable, and not earlier."""
+    """Probabilities of the other sources that this one could have caused: reachable, and not much earlier.
+
+    One that left its band before its supposed cause counts less, half at the end of the tolerance.
+    """
     found = []
     for other in sources:
         reach = ways[source.component].get(other.component)
-        slack = tolerance * (EARLY if _ends_at(other.component, ways) else 1)
-        if other is not source and reach is not None and other.onset >= source.onset - slack:
-            found.append(reach.probability)
-    return [probability for probability in found if probability >= EXPLAINS]
+        slack = max(tolerance, 1e-3) * (EARLY if _ends_at(other.component, ways) else 1)
+        lead = max(source.onset - other.onset, 0.0)
+        if other is not source and reach is not None and reach.probability >= EXPLAINS and lead <= slack:
+            found.append(reach.probability * 0.5 ** (lead / slack))
+    return found
 
 
 def _ends_at(component: str, ways: Mapping[str, Mapping[str, Reach]]) -> bool:
