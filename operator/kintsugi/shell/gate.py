@@ -49,8 +49,8 @@ class GateState:
     """Whether approvals can be relied on.
 
     `reason` is CamelCase for the condition `ApprovalGateMissing`: Working, PolicyMissing, PolicyChanged,
-    ForgeryAccepted, RefusedByOthers, HonestRequestRefused, NotAllowed or Unreachable. `message` says what is wrong and
-    what to do.
+    ForgeryAccepted, RefusedByOthers, HonestRequestRefused, NotAllowed or Unreachable. `message` begins with it and says
+    what is wrong and what to do; docs/approval.md explains each.
     """
 
     ok: bool
@@ -270,7 +270,7 @@ def _namespace_of(operator: str) -> str:
 
 
 def _bad(reason: str, what: str, remedy: str) -> GateState:
-    return GateState(False, reason, f"{what}; nothing that needs approval runs; {remedy}")
+    return GateState(False, reason, f"{reason}: {what}; nothing that needs approval runs; {remedy}")
 
 
 def _short(value: Any) -> str:
