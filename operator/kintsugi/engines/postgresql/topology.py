@@ -34,7 +34,7 @@ _WAITS, _SHARES, _FEEDS, _HOLDS = EdgeType.WAITS_ON, EdgeType.SHARES, EdgeType.F
 
 EDGES: Final[tuple[Edge, ...]] = (
     Edge("lock-manager", "connections", _HOLDS, 5, 0.85, "sessions that wait for a lock keep their connections"),
-    Edge("lock-manager", "query-engine", _WAITS, 1, 0.85, "statements wait for locks, so more of them run at once"),
+    Edge("lock-manager", "query-engine", _WAITS, 2, 0.55, "statements wait for locks, so more of them run at once"),
     Edge("lock-manager", "client", _WAITS, 2, 0.8, "requests wait for the blocked rows or tables"),
     Edge("lock-manager", "autovacuum", _HOLDS, 120, 0.3, "an old transaction keeps dead rows from being removed"),
     Edge("connections", "pooler", EdgeType.POOLED_BY, 3, 0.8, "the pooler's clients queue for a server connection"),
