@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -46,6 +47,9 @@ log = logging.getLogger(__name__)
 TURNS = 50  # of the machine in one go; a safety net against a machine that never rests
 AWAY = 1.0  # seconds between tries while the API server does not answer
 TICK = 0.25
+LATE = timedelta(seconds=10)
+"""How long after it was decided something may still be begun; the API server may have been away in between."""
+GONE = "the database was deleted meanwhile"
 
 
 class ActionLoop:
@@ -53,14 +57,14 @@ class ActionLoop:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._alarms: dict[str, datetime] = {}
+        self._alarms: dict[str, float] = {}  # by the monotonic clock: a wall clock may be set back
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
 
     def wake(self, key: str) -> None:
         """Look at this action now: it changed, or its time has come."""
         action = self._services.fleet.actions.get(key)
-        if action is None or action.phase.ended:
+        if action is None or action.phase.ended or not self._services.fleet.complete:
             return
         task = self._tasks.get(key)
         if task is not None and not task.done():
@@ -68,10 +72,16 @@ class ActionLoop:
             return
         self._tasks[key] = asyncio.create_task(self._guarded(key))
 
+    def wake_all(self, database: str = "") -> None:
+        """Look at every action, or at those on one database (`namespace/name`)."""
+        for key, action in self._services.fleet.actions.items():
+            if database in ("", f"{action.metadata.namespace}/{action.spec.database.name}"):
+                self.wake(key)
+
     async def run(self) -> None:
         """Ring alarms for ever."""
         while True:
-            now = datetime.now(UTC)
+            now = time.monotonic()
             for key in [key for key, at in self._alarms.items() if at <= now]:
                 del self._alarms[key]
                 self.wake(key)
@@ -80,11 +90,13 @@ class ActionLoop:
             await asyncio.sleep(TICK)
 
     async def _guarded(self, key: str) -> None:
-        action = self._services.fleet.actions[key]
+        action = self._services.fleet.actions.get(key)
+        if action is None:
+            return
         tokens = telemetry.incident.set(action.spec.incident), telemetry.database.set(action.spec.database.name)
         try:
             await self._drive(key)
-        except (KubeError, SecretError) as error:
+        except (KubeError, SecretError, GateError) as error:
             log.warning("%s: %s", key, error)
             self._alarm(key, datetime.now(UTC) + timedelta(seconds=AWAY))
         except Exception:
@@ -125,28 +137,41 @@ class ActionLoop:
             self._alarm(key, wake_at)
 
     def _alarm(self, key: str, at: datetime) -> None:
-        self._alarms[key] = min(at, self._alarms.get(key, at))
+        due = time.monotonic() + max(0.0, (at - datetime.now(UTC)).total_seconds())
+        self._alarms[key] = min(due, self._alarms.get(key, due))
 
     async def _write(self, action: HealingAction, status: ActionStatus) -> bool:
-        """Write the status by compare-and-swap; False when somebody was faster, and it must be looked at anew."""
+        """Write the status by compare-and-swap; False when it must be looked at anew.
+
+        That is when somebody was faster, and when the answer was lost and the status had not arrived: what was decided
+        before the API server went away is not carried out after it came back, but decided again.
+        """
         if status == action.status:
             return True
         meta = action.metadata
+        try:
+            await self._services.write_status(HealingAction.PLURAL, meta, status, swap=True)
+        except NotFoundError:
+            self._services.fleet.remove(HealingAction.PLURAL, meta.key)
+            return False
+        except (ConflictError, UnavailableError) as error:
+            log.warning("%s: status perhaps not written: %s", meta.key, error)
+            if not await self._arrived(action, status):
+                return False
+        self._noted(action, status)
+        return True
+
+    async def _arrived(self, action: HealingAction, status: ActionStatus) -> bool:
+        """Once the API server answers again: whether it has this status, its answer having been lost."""
+        meta = action.metadata
         while True:
             try:
-                await self._services.write_status(HealingAction.PLURAL, meta, status, swap=True)
-            except ConflictError:
                 await self._reload(meta.namespace, meta.name)
-                return False
-            except NotFoundError:
-                self._services.fleet.remove(HealingAction.PLURAL, meta.key)
-                return False
-            except UnavailableError as error:
-                log.warning("%s: status not written, trying on: %s", meta.key, error)
+            except UnavailableError:
                 await asyncio.sleep(AWAY)
             else:
-                self._noted(action, status)
-                return True
+                now_there = self._services.fleet.actions.get(meta.key)
+                return now_there is not None and now_there.status.to_json() == status.to_json()
 
     def _noted(self, action: HealingAction, status: ActionStatus) -> None:
         if status.phase is not None and status.phase != action.status.phase:
@@ -173,6 +198,9 @@ class ActionLoop:
             if action is None:
                 return None
             match effect:
+                case Execute() | Undo() if datetime.now(UTC) - now > LATE:
+                    late = "the API server was away when it was about to begin; it is looked at anew"
+                    result = RunResult(effect.attempt, RunState.BUSY, late)
                 case Execute(from_step, attempt):
                     result = await self._run_steps(action, action.spec.plan, from_step, attempt)
                 case Undo(from_step, attempt):
@@ -190,9 +218,16 @@ class ActionLoop:
         """Run the steps in order, and write after each one that it is done."""
         database = self._database(action)
         if database is None:
-            return RunResult(attempt, RunState.FAILED, "the database is gone")
-        targets = (await self._services.access(database)).targets
+            return RunResult(attempt, RunState.FAILED, GONE)
+        try:
+            targets = (await self._services.access(database)).targets
+        except SecretError as error:
+            return RunResult(attempt, RunState.FAILED, str(error))
+        except KubeError as error:
+            return RunResult(attempt, RunState.BUSY, str(error))
         for number, plan_step in enumerate(steps[first:], first + 1):
+            if self._database(action) is None:
+                return RunResult(attempt, RunState.FAILED, GONE)
             outcome = await run_step(step_of(plan_step), targets, action.spec.action)
             state = RunState(outcome.state.value)
             if state is not RunState.DONE and not (plan_step.optional and state is RunState.FAILED):
@@ -222,8 +257,13 @@ class ActionLoop:
         wanted = needs(action, now, executor)
         database = self._database(action)
         watch = self._services.watches.get(database.metadata.key) if database else None
+        exists = self._services.fleet.exists(
+            MonitoredDatabase.PLURAL,
+            f"{action.metadata.namespace}/{action.spec.database.name}",
+            action.spec.database.uid,
+        )
         facts = ActionFacts(
-            executor=executor, result=result, database_present=database is not None if Need.DATABASE in wanted else None
+            executor=executor, result=result, database_present=exists if Need.DATABASE in wanted else None
         )
         if database is None or watch is None:
             return facts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from kintsugi.loops.conditions import conditions_of
 from kintsugi.loops.facts import guard_facts
 from kintsugi.loops.services import Services
 from kintsugi.loops.watch import Problem, Watch, expected_signals
-from kintsugi.shell.errors import ConflictError, KubeError
+from kintsugi.shell.errors import ConflictError, KubeError, NotFoundError, UnavailableError
 from kintsugi.shell.secrets import SecretError
 from kintsugi.shell.telemetry import incident as incident_in_log
 from kintsugi.stages import summary
@@ -112,6 +113,15 @@ class DatabaseLoop:
         finally:
             incident_in_log.reset(token)
 
+    def forget(self, key: str) -> None:
+        """The database is gone."""
+        self._outcomes.pop(key, None)
+        if task := self._diagnosing.pop(key, None):
+            task.cancel()
+        namespace, _, name = key.partition("/")
+        with contextlib.suppress(KeyError):
+            self._services.metrics.risk.remove(namespace, name)
+
     async def say_unwatchable(self, now: datetime) -> None:
         """Say of every database that can't be watched at all what is wrong with it, once."""
         fleet = self._services.fleet
@@ -177,8 +187,7 @@ class DatabaseLoop:
         if anomaly.health is Health.NORMAL and not (cycle.live and cycle.live.phase.at_work):
             self._closed(cycle, incident)
             return None
-        if cycle.watch.incidents[-1:] == [] or cycle.watch.incidents[-1][1] is not None:
-            cycle.watch.incidents.append((incident.opened_at.timestamp(), None))
+        cycle.watch.opened(incident.opened_at.timestamp())
         tried = tuple(a.spec.action for a in cycle.actions if a.spec.incident == incident.id and a.status.attempts)
         root = cycle.watch.forecast.root or incident.root
         text = summary.summary_of(anomaly, cycle.watch.forecast, cycle.now.timestamp()) if anomaly.flagged else ""
@@ -188,15 +197,17 @@ class DatabaseLoop:
         at = cycle.anomaly.since or cycle.now.timestamp()
         digest = hashlib.sha256(f"{cycle.database.metadata.uid}/{at}".encode()).hexdigest()[:8]
         text = summary.summary_of(cycle.anomaly, cycle.watch.forecast, cycle.now.timestamp())
-        cycle.watch.incidents.append((at, None))
-        log.info("incident %s opened: %s", digest, text)
-        self._services.emit(cycle.database, None, "IncidentOpened", text, now=cycle.now, warning=True)
+        cycle.watch.opened(at)
+        if cycle.watch.says(f"{digest} opened"):  # the status may have to wait for the API server
+            log.info("incident %s opened: %s", digest, text)
+            self._services.emit(cycle.database, None, "IncidentOpened", text, now=cycle.now, warning=True)
         return IncidentStatus(id=digest, opened_at=cycle.now, root=cycle.watch.forecast.root or "", summary=text)
 
     def _closed(self, cycle: Cycle, incident: IncidentStatus) -> None:
-        if cycle.watch.incidents and cycle.watch.incidents[-1][1] is None:
-            cycle.watch.incidents[-1] = (cycle.watch.incidents[-1][0], cycle.now.timestamp())
+        cycle.watch.closed(cycle.now.timestamp())
         cycle.watch.diagnosis = cycle.watch.diagnosed_at = None
+        if not cycle.watch.says(f"{incident.id} closed"):
+            return
         lasted = human(cycle.now - incident.opened_at)
         log.info("incident %s closed after %s", incident.id, lasted)
         self._services.emit(cycle.database, None, "IncidentClosed", f"back to normal after {lasted}", now=cycle.now)
@@ -271,7 +282,13 @@ class DatabaseLoop:
                 self._refused(cycle, candidate, judgement)
                 continue
             runner_up = next((other.action for other in ranked[place + 1 :]), "")
-            await self._create(cycle, candidate, judgement, (*not_proposed, *held_back), runner_up)
+            try:
+                await self._create(cycle, candidate, judgement, (*not_proposed, *held_back), runner_up)
+            except UnavailableError:
+                raise
+            except KubeError as error:
+                held_back.append(f"{candidate.action} could not be proposed, the API server refused it: {error}")
+                log.warning("%s", held_back[-1])
             break
         return Outcome(tuple(held_back), not_proposed)
 
@@ -382,10 +399,10 @@ class DatabaseLoop:
             }
         )
         self._services.metrics.risk.labels(meta.namespace, meta.name).set(cycle.anomaly.score)
+        await self._services.write_status(MonitoredDatabase.PLURAL, meta, status)
         if old.phase != phase.value:
             warning = phase in (DatabasePhase.BLIND, DatabasePhase.DEGRADED)
             self._services.emit(cycle.database, None, phase.value, doing, now=cycle.now, warning=warning)
-        await self._services.write_status(MonitoredDatabase.PLURAL, meta, status)
 
     def _doing(self, cycle: Cycle, phase: DatabasePhase, outcome: Outcome) -> str:
         if cycle.live is not None and phase is not DatabasePhase.PAUSED:
@@ -400,9 +417,10 @@ class DatabaseLoop:
         """Keep the newest ended actions as objects; the older ones go."""
         ended = [action for action in cycle.actions if action.phase.ended]
         for action in ended[:-KEPT]:
-            await self._services.kube.delete_object(
-                HealingAction.PLURAL, action.metadata.namespace, action.metadata.name
-            )
+            meta = action.metadata
+            with contextlib.suppress(NotFoundError):
+                await self._services.kube.delete_object(HealingAction.PLURAL, meta.namespace, meta.name)
+            self._services.fleet.remove(HealingAction.PLURAL, meta.key)
 
 
 def _proposals(cycle: Cycle) -> tuple[list[Proposal], list[NotProposed]]:

@@ -79,10 +79,13 @@ def candidate_of(action: HealingAction) -> Candidate:
 
 
 def newest_sample_age(watch: Watch, now: float) -> float | None:
-    """Seconds since the newest sample of any signal; None when there is none."""
+    """Seconds between now and the newest sample of any signal; None when there is none.
+
+    A sample from the future is as far off as one from the past: the clock was set back, and nothing newer was read.
+    """
     frame = watch.buffer.frame
     seen = frame.times[frame.mask.any(axis=1)] if len(frame) else frame.times
-    return max(0.0, now - float(seen[-1])) if len(seen) else None
+    return abs(now - float(seen[-1])) if len(seen) else None
 
 
 def observers(diagnosis: Diagnosis | None) -> Mapping[str, bool | None]:

@@ -41,6 +41,17 @@ class Fleet:
     actions: dict[str, HealingAction] = field(default_factory=dict)
     broken: dict[tuple[str, str], Broken] = field(default_factory=dict)
     raw_status: dict[tuple[str, str], Json] = field(default_factory=dict)
+    complete: bool = False
+    """Whether every kind has been listed once: until then, what is not here may exist all the same."""
+
+    def exists(self, plural: str, key: str, uid: str) -> bool | None:
+        """Whether this very object exists; None while that is not known."""
+        if (plural, key) in self.broken:
+            return True if self.broken[plural, key].meta.uid == uid else None
+        known = self._table(plural).get(key)
+        if known is None or known.metadata.uid != uid:
+            return False if self.complete else None
+        return True
 
     def apply(self, plural: str, body: Json) -> str:
         """Take one object in as it is now, unless a newer version of it is known; its key."""
@@ -65,12 +76,15 @@ class Fleet:
         self.broken.pop((plural, key), None)
         self.raw_status.pop((plural, key), None)
 
-    def replace(self, plural: str, bodies: Iterable[Json]) -> list[str]:
-        """Take a full listing in; what is not in it is gone. What the watch had not said: one sentence each."""
+    def replace(self, plural: str, bodies: Iterable[Json], version: str = "") -> list[str]:
+        """Take a full listing in; what is not in it is gone. What the watch had not said: one sentence each.
+
+        What is newer than the listing's `version` was created while the listing was under way, and stays.
+        """
         before = self._generations(plural)
         present = {self.apply(plural, body) for body in bodies}
         after = self._generations(plural)
-        gone = set(before) - present
+        gone = {key for key in set(before) - present if not self._newer(plural, key, version)}
         for key in gone:
             self.remove(plural, key)
         changed = {key for key in before if key in after and before[key] != after[key]}
@@ -79,6 +93,11 @@ class Fleet:
             *(f"{key} exists" for key in sorted(present - set(before))),
             *(f"{key} has changed" for key in sorted(changed)),
         ]
+
+    def _newer(self, plural: str, key: str, version: str) -> bool:
+        known = self._table(plural).get(key)
+        own = known.metadata.resource_version if known else ""
+        return own.isdigit() and version.isdigit() and int(own) > int(version)
 
     def _generations(self, plural: str) -> dict[str, tuple[str, int]]:
         """Which object, in which generation, is known by each key."""

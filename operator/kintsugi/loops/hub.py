@@ -115,15 +115,33 @@ class Hub:
         """A watch saw an object appear, change or go."""
         meta = body["metadata"]
         key = f"{meta['namespace']}/{meta['name']}"
+        before = self.fleet.databases.get(key)
         if type_ == "DELETED":
             self.fleet.remove(plural, key)
         else:
             self.fleet.apply(plural, body)
         if plural == HealingAction.PLURAL:
             self._actions.wake(key)
-        elif plural == MonitoredDatabase.PLURAL and (watch := self.watches.get(key)):
-            watch.due = 0.0
+        elif plural == MonitoredDatabase.PLURAL and self._matters(key, before):
+            if watch := self.watches.get(key):
+                watch.due = 0.0
+            self._actions.wake_all(key)
+        elif plural == HealingPolicy.PLURAL and (type_ == "DELETED" or not _observed_already(body)):
+            self._actions.wake_all()
         self.wake()
+
+    def _matters(self, key: str, before: MonitoredDatabase | None) -> bool:
+        """Whether a database's event is more than our own status coming back."""
+        after = self.fleet.databases.get(key)
+        if before is None or after is None:
+            return True
+        old, new = before.metadata, after.metadata
+        return (old.uid, old.generation, old.labels, old.annotations) != (
+            new.uid,
+            new.generation,
+            new.labels,
+            new.annotations,
+        )
 
     def wake(self) -> None:
         """Look again now at what is due."""
@@ -142,15 +160,15 @@ class Hub:
     async def _list(self) -> None:
         """All objects of all kinds; what the watch missed is made up for, and said: a watch should miss nothing."""
         for kind in KINDS:
-            bodies = await self._kube.list_objects(kind.PLURAL, self._namespaces)
-            missed = self.fleet.replace(kind.PLURAL, bodies)
+            listing = await self._kube.list_objects(kind.PLURAL, self._namespaces)
+            missed = self.fleet.replace(kind.PLURAL, listing.items, listing.version)
             if missed and self._listed_at is not None:
                 self._metrics.missed.labels(kind.PLURAL).inc(len(missed))
                 log.warning("the watch of %s had not said that %s", kind.PLURAL, "; ".join(missed))
         if self._listed_at is None:
             log.info("watching %d databases", len(self.fleet.databases))
         self._listed_at = time.monotonic()
-        self._pulse.ready = True
+        self.fleet.complete = self._pulse.ready = True
         for key in self.fleet.actions:
             self._actions.wake(key)
         self.wake()
@@ -158,7 +176,12 @@ class Hub:
     async def _test_the_gate_for_ever(self) -> None:
         """The approval gate's self-test: at the start and every few minutes; what it says stands in conditions."""
         while True:
-            state = await self._kube.run(self.services.gate.check)
+            try:
+                state = await self._kube.run(self.services.gate.check)
+            except Exception:
+                log.exception("the approval gate's self-test failed; it is tried again in %s s", GATE_RETRY)
+                await asyncio.sleep(GATE_RETRY)
+                continue
             if not state.ok:
                 log.error("approval gate: %s", state.message)
             self.services.gate_state = state
@@ -181,20 +204,22 @@ class Hub:
             else:
                 self._pulse.beat()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._until_due(time.time()))
+                await asyncio.wait_for(self._wake.wait(), self._until_due())
 
-    def _until_due(self, now: float) -> float:
+    def _until_due(self) -> float:
+        now = time.monotonic()  # a wall clock that is set back would stop every loop until it has caught up
         soonest = min((watch.due for watch in self.watches.values()), default=now + HEARTBEAT)
         return min(max(soonest - now, 0.01), HEARTBEAT)
 
     async def _tick(self, now: float) -> None:
         """One cycle of every database that is due."""
-        self._keep_watches()
+        await self._keep_watches()
         self._count_phases()
+        clock = time.monotonic()
         due = [
             (database, self.watches[key])
             for key, database in self.fleet.databases.items()
-            if key in self.watches and self.watches[key].due <= now
+            if key in self.watches and self.watches[key].due <= clock
         ]
         if due:
             began, cpu = time.perf_counter(), time.process_time()
@@ -208,7 +233,7 @@ class Hub:
     async def _cycle(self, due: Sequence[tuple[MonitoredDatabase, Watch]], now: float) -> None:
         for database, watch in due:
             interval = max(database.spec.metrics.scrape_interval.total_seconds(), SHORTEST_CYCLE)
-            watch.due = now + interval
+            watch.due = time.monotonic() + interval
         allowed = [pair for pair in due if not self.services.ceiling.problems(pair[0])]
         await self._observer.observe(allowed, now)
         verdicts = self._detector.detect([_observed(database, watch, now) for database, watch in due], now)
@@ -235,19 +260,26 @@ class Hub:
         for phase in (*DatabasePhase, "New"):
             self._metrics.databases.labels(str(phase)).set(phases[str(phase)])
 
-    def _keep_watches(self) -> None:
+    async def _keep_watches(self) -> None:
         """One watch per database of a known engine; a changed spec begins with an empty buffer."""
         for key in set(self.watches) - set(self.fleet.databases):
             self.services.forget(key)
+            self._databases.forget(key)
             del self.watches[key]
         for key, database in self.fleet.databases.items():
             engine = ENGINES.get(database.spec.engine)
             known = self.watches.get(key)
             if engine is None:
                 continue
-            if known is None or known.spec_generation != database.metadata.generation:
+            meta = database.metadata
+            if known is None or (known.uid, known.spec_generation) != (meta.uid, meta.generation):
                 self.services.forget(key)
                 self.watches[key] = new_watch(database, engine)
+        await self.services.close_stale()
+
+
+def _observed_already(body: Json) -> bool:
+    return bool(body["metadata"].get("generation") == (body.get("status") or {}).get("observedGeneration"))
 
 
 def _observed(database: MonitoredDatabase, watch: Watch, now: float) -> Observed:

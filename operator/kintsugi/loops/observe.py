@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Hashable, Mapping, Sequence
+from typing import Any
 
 from kintsugi.api.database import MonitoredDatabase
 from kintsugi.loops.watch import Problem, Watch
@@ -20,7 +21,7 @@ Pair = tuple[MonitoredDatabase, Watch]
 
 REDISCOVER = 60.0  # seconds between looks for signals that were missing
 RETRY_DISCOVERY = 5.0  # seconds, while nothing at all was found
-OVERLAP = 3  # samples read again each cycle, since a scrape may arrive after its time was asked for
+PATIENCE = 1.5  # seconds that a cycle waits for any Prometheus; what takes longer goes on beside the next cycles
 UNUSED_AFTER = 600.0  # seconds until the connections to a Prometheus that nobody names any more are closed
 SLO_EVERY = 30.0  # seconds between runs of a free latency query (DESIGN §3)
 
@@ -32,24 +33,54 @@ class Observer:
         self._secrets = secrets
         self._clients: dict[Endpoint, Prometheus] = {}
         self._used: dict[Endpoint, float] = {}
+        self._reads: dict[Hashable, asyncio.Task[None]] = {}
 
     async def observe(self, pairs: Sequence[Pair], now: float) -> None:
-        """Append the newest samples to each watch's buffer, or note there why there are none."""
-        groups: dict[Group, list[Pair]] = defaultdict(list)
-        for database, watch in pairs:
+        """Append the newest samples to each watch's buffer, or note there why there are none.
+
+        Returns after `PATIENCE` seconds at the latest: one Prometheus that hangs must not make all others late.
+        """
+        for _, watch in pairs:
             if watch.buffer.clock_stepped_back(now):
                 log.warning("the clock was set back; %s learns its reference anew", watch.key)
                 watch.buffer.clear()
-            if (group := await self._group(database, watch)) is not None:
-                groups[group].append((database, watch))
-        await asyncio.gather(*(self._read_group(group, members, now) for group, members in groups.items()))
-        await asyncio.gather(*(self._read_slo(database, watch, now) for database, watch in pairs))
+        groups: dict[Group, list[Pair]] = defaultdict(list)
+        found = await asyncio.gather(*(self._group(database, watch) for database, watch in pairs))
+        for pair, group in zip(pairs, found, strict=True):
+            if group is not None:
+                groups[group].append(pair)
+        for group, members in groups.items():
+            self._begin(group, self._read_group(group, members, now))
+        for database, watch in pairs:
+            if database.spec.slo and database.spec.slo.latency_query:
+                self._begin(watch.key, self._read_slo(database, watch, now))
+        await self._wait()
+        for group, members in groups.items():
+            if group in self._reads:
+                _say_slow(group, members)
         self._used.update(dict.fromkeys((group.endpoint for group in groups), now))
         await self._close({endpoint for endpoint, at in self._used.items() if now - at > UNUSED_AFTER})
 
     async def close(self) -> None:
         """Close all connections."""
+        for task in self._reads.values():
+            task.cancel()
+        await asyncio.gather(*self._reads.values(), return_exceptions=True)
         await self._close(set(self._clients))
+
+    def _begin(self, what: Hashable, work: Coroutine[Any, Any, None]) -> None:
+        """Start a read, unless the last one of the same still goes on."""
+        if what in self._reads:
+            work.close()
+        else:
+            self._reads[what] = asyncio.create_task(work)
+
+    async def _wait(self) -> None:
+        if self._reads:
+            await asyncio.wait(self._reads.values(), timeout=PATIENCE)
+        for what in [what for what, task in self._reads.items() if task.done()]:
+            if error := self._reads.pop(what).exception():
+                log.error("a read of %s failed; it is tried again", what, exc_info=error)
 
     async def _group(self, database: MonitoredDatabase, watch: Watch) -> Group | None:
         """The group that a database is read with; None, with the problem noted, when its credentials can't be read."""
@@ -91,6 +122,11 @@ class Observer:
         except PrometheusError as error:
             for _, watch in members:
                 watch.metrics_problem = Problem(error.reason, str(error))
+            return
+        except Exception:
+            log.exception("what %s answered could not be read; it is asked again", group.endpoint.url)
+            for _, watch in members:
+                watch.metrics_problem = _nonsense(group)
             return
         for database, watch in members:
             watch.metrics_problem = None if watch.offers else _no_series(database)
@@ -166,6 +202,18 @@ class Observer:
             self._used.pop(endpoint, None)
             if client := self._clients.pop(endpoint, None):
                 await client.close()
+
+
+def _say_slow(group: Group, members: Sequence[Pair]) -> None:
+    message = f"Prometheus at {group.endpoint.url} takes longer than {PATIENCE} s to answer; check that it is well"
+    for _, watch in members:
+        watch.metrics_problem = watch.metrics_problem or Problem("PrometheusSlow", message)
+
+
+def _nonsense(group: Group) -> Problem:
+    url = group.endpoint.url
+    message = f"what {url} answers can't be understood (see the operator's log); check metrics.prometheus"
+    return Problem("PrometheusNonsense", message)
 
 
 def _subjects(group: Group, pairs: Sequence[Pair]) -> list[Subject]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,7 +16,7 @@ from kintsugi.loops.fleet import Fleet
 from kintsugi.loops.watch import Watch
 from kintsugi.shell.audit import AuditChain
 from kintsugi.shell.diagnose import Diagnoser, Surroundings, targets_for
-from kintsugi.shell.errors import KubeError
+from kintsugi.shell.errors import KubeError, UnavailableError
 from kintsugi.shell.events import EventRecorder
 from kintsugi.shell.execute import Targets
 from kintsugi.shell.gate import ApprovalGate, GateState
@@ -24,6 +25,9 @@ from kintsugi.shell.secrets import Secrets
 from kintsugi.shell.telemetry import OperatorMetrics
 from kintsugi.stages.lifecycle_facts import Audit
 from kintsugi.stages.policy import Ceiling, EffectivePolicy, effective
+
+AWAY = 2.0
+"""Seconds for which no status is tried after the API server did not answer: a frozen one costs 5 s each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,7 @@ class Services:
     wake: Callable[[], None]
     gate_state: GateState | None = None
     _access: dict[str, Access] = field(default_factory=dict)
+    _away_until: float = 0.0
     _stale: list[Access] = field(default_factory=list)
 
     def policy_for(self, database: MonitoredDatabase) -> EffectivePolicy:
@@ -103,7 +108,7 @@ class Services:
         targets = targets_for(spec, credentials, pooler, Workloads(self.kube, namespace))
         engine = self.watches[key].engine
         self._access[key] = Access(fingerprint, targets, Diagnoser(engine, spec, targets))
-        await self._close_stale()
+        await self.close_stale()
         return self._access[key]
 
     def forget(self, key: str) -> None:
@@ -132,7 +137,13 @@ class Services:
         if not patch:
             return False
         version = meta.resource_version if swap else None
-        body = await self.kube.patch_status(plural, meta.namespace, meta.name, patch, version)
+        if not swap and time.monotonic() < self._away_until:
+            raise UnavailableError("the Kubernetes API server did not answer a moment ago; the status is written later")
+        try:
+            body = await self.kube.patch_status(plural, meta.namespace, meta.name, patch, version)
+        except UnavailableError:
+            self._away_until = time.monotonic() + AWAY
+            raise
         self.fleet.apply(plural, body)
         return True
 
@@ -173,9 +184,10 @@ class Services:
         """Close every session."""
         for key in list(self._access):
             self.forget(key)
-        await self._close_stale()
+        await self.close_stale()
 
-    async def _close_stale(self) -> None:
+    async def close_stale(self) -> None:
+        """Close the sessions that were forgotten."""
         stale, self._stale[:] = list(self._stale), []
         for access in stale:
             await access.diagnoser.close()

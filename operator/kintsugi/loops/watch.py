@@ -29,10 +29,13 @@ class Watch:
     """One database. Rebuilt from Prometheus and the object's status when the operator restarts.
 
     `incidents` are (start, end) in Unix seconds of the anomalies seen, end None while one is open; they are kept out of
-    the reference. `spec_generation` is the generation for which the buffer was made: a changed spec begins anew.
+    the reference. `uid` and `spec_generation` say for which object, and which generation of it, the buffer was made: a
+    changed spec, and another database of the same name, begin anew. `due` is a time of the monotonic clock. `said` are
+    the incidents of which it was said that they opened or closed: once, however often the status can't be written.
     """
 
     key: str
+    uid: str
     engine: Engine
     spec_generation: int
     buffer: RingBuffer
@@ -54,6 +57,23 @@ class Watch:
     anomaly: Anomaly | None = None
     forecast: Forecast = NO_FORECAST
     due: float = 0.0
+    said: set[str] = field(default_factory=set)
+
+    def opened(self, at: float) -> None:
+        """An incident is open since `at`."""
+        if not self.incidents or self.incidents[-1][1] is not None:
+            self.incidents.append((at, None))
+
+    def closed(self, at: float) -> None:
+        """The open incident ended."""
+        if self.incidents and self.incidents[-1][1] is None:
+            self.incidents[-1] = (self.incidents[-1][0], at)
+
+    def says(self, what: str) -> bool:
+        """Whether this is news; it is none the next time."""
+        news = what not in self.said
+        self.said.add(what)
+        return news
 
 
 def new_watch(database: MonitoredDatabase, engine: Engine) -> Watch:
@@ -62,6 +82,7 @@ def new_watch(database: MonitoredDatabase, engine: Engine) -> Watch:
     span = database.spec.reference.window.total_seconds() + BUFFER_MARGIN
     return Watch(
         key=database.metadata.key,
+        uid=database.metadata.uid,
         engine=engine,
         spec_generation=database.metadata.generation,
         buffer=RingBuffer(engine.catalogue.names(), interval, int(span / interval) + 1),

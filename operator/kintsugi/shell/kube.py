@@ -11,6 +11,7 @@ import base64
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import urllib3
@@ -37,6 +38,14 @@ _WORKLOADS = {
     "statefulset": ("/apis/apps/v1", "statefulsets"),
     "deployment": ("/apis/apps/v1", "deployments"),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """All objects of a kind, as of `version` (a resourceVersion; the oldest one when several lists were needed)."""
+
+    items: tuple[Json, ...]
+    version: str
 
 
 def load_api_client(kubeconfig: str | None = None) -> client.ApiClient:
@@ -86,13 +95,12 @@ class Kube:
         """One request with a JSON body (a PATCH is a merge patch); the answer as plain JSON."""
         return await self.run(lambda: send(self.api, method, path, body, query=query, seconds=seconds))
 
-    async def list_objects(self, plural: str, namespaces: Sequence[str] = ()) -> list[Json]:
+    async def list_objects(self, plural: str, namespaces: Sequence[str] = ()) -> Listing:
         """All our objects of one kind, in these namespaces or in all."""
         paths = [_ours(plural, namespace) for namespace in namespaces] or [f"/apis/{GROUP}/{VERSION}/{plural}"]
-        items: list[Json] = []
-        for path in paths:
-            items += (await self.request("GET", path, seconds=TIMEOUT * 4))["items"]
-        return items
+        answers = [await self.request("GET", path, seconds=TIMEOUT * 4) for path in paths]
+        versions = [str(answer["metadata"]["resourceVersion"]) for answer in answers]
+        return Listing(tuple(item for answer in answers for item in answer["items"]), min(versions, key=_age))
 
     async def get_object(self, plural: str, namespace: str, name: str) -> Json:
         """One of our objects as it is now."""
@@ -173,6 +181,10 @@ def send(
         raise client.ApiException(status=response.status, reason=response.reason, body=data.decode())
     answer: Json = json.loads(data)
     return answer
+
+
+def _age(version: str) -> int:
+    return int(version) if version.isdigit() else 0
 
 
 def _ours(plural: str, namespace: str, name: str = "") -> str:

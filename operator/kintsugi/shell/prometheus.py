@@ -13,6 +13,7 @@ import contextlib
 import re
 import ssl
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,9 +137,10 @@ class Prometheus:
             ) from error
         except (requests.RequestException, OSError) as error:
             raise _unreachable(self.endpoint.url, error) from error
-        if len(answer) != 1:
+        try:
+            number = float(answer[0]["value"][1]) if len(answer) == 1 else np.nan
+        except (KeyError, IndexError, TypeError, ValueError):  # a range, a string, a histogram
             return None
-        number = float(answer[0]["value"][1])
         return number if np.isfinite(number) else None
 
     async def close(self) -> None:
@@ -166,14 +168,15 @@ class Prometheus:
         answers = await asyncio.gather(
             *(self._union(batch, start, end, group.interval) for batch in _batched(expressions))
         )
-        keys = {subject.values: subject.key for subject in subjects}
+        keys: dict[tuple[str, ...], list[str]] = defaultdict(list)  # several databases may be described twice
+        for subject in subjects:
+            keys[subject.values].append(subject.key)
         result = []
         for series in (series for answer in answers for series in answer):
             metric = series["metric"]
-            key = keys.get(tuple(metric.get(label, "") for label in group.labels))
             signal, _, source = metric[SIGNAL_LABEL].partition("/")
-            if key is not None:
-                result.append((key, signal, source, series["values"]))
+            these = keys.get(tuple(metric.get(label, "") for label in group.labels), ())
+            result += [(key, signal, source, series["values"]) for key in these]
         return result
 
     async def _union(self, batch: Sequence[_Expression], start: float, end: float, step: float) -> list[dict[str, Any]]:
@@ -205,7 +208,7 @@ class Prometheus:
     def _http(self) -> aiohttp.ClientSession:
         if self._session is None:
             endpoint = self.endpoint
-            context = ssl.create_default_context(cadata=endpoint.ca) if endpoint.ca else True
+            context = _trusting(endpoint) if endpoint.ca else True
             headers = {"Authorization": f"Bearer {endpoint.token}"} if endpoint.token else {}
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(ssl=context, limit=8),
@@ -253,9 +256,28 @@ def _column(points: Sequence[Sequence[Any]], times: Floats, interval: float) -> 
     for at, text in points:
         index = round((at - times[0]) / interval)
         if 0 <= index < len(times):
-            value = float(text)
-            column[index] = value if np.isfinite(value) else np.nan
+            column[index] = _number(text)
     return column
+
+
+def _number(text: Any) -> float:
+    """A sample's value; NaN for what is none."""
+    try:
+        value = float(text)
+    except (TypeError, ValueError):
+        return float(np.nan)
+    return value if np.isfinite(value) else float(np.nan)
+
+
+def _trusting(endpoint: Endpoint) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cadata=endpoint.ca)
+    except (ssl.SSLError, ValueError) as error:
+        raise PrometheusError(
+            "PrometheusTLS",
+            f"the CA for Prometheus at {endpoint.url} is no certificate in PEM ({error}); correct ca.crt in the Secret "
+            "that metrics.caSecretRef names",
+        ) from error
 
 
 def _parsed(url: str, status: int, body: bytes) -> list[dict[str, Any]]:
@@ -267,8 +289,7 @@ def _parsed(url: str, status: int, body: bytes) -> list[dict[str, Any]]:
     try:
         answer = orjson.loads(body)
         if answer["status"] == "success":
-            result: list[dict[str, Any]] = answer["data"]["result"]
-            return result
+            return _matrix(answer["data"])
         message = str(answer.get("error", ""))
     except (ValueError, KeyError, TypeError) as error:
         raise PrometheusError(
@@ -278,6 +299,20 @@ def _parsed(url: str, status: int, body: bytes) -> list[dict[str, Any]]:
     if status in (400, 422):
         raise QueryRefusedError("QueryRefused", f"Prometheus at {url} refused a query: {message}")
     raise PrometheusError("PrometheusFailing", f"Prometheus at {url} failed (HTTP {status}): {message}; see its log")
+
+
+def _matrix(data: Any) -> list[dict[str, Any]]:
+    """The series of a range query.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    series: list[dict[str, Any]] = data["result"]
+    if data["resultType"] != "matrix" or not all(
+        isinstance(one["values"], list) and SIGNAL_LABEL in one["metric"] for one in series
+    ):
+        raise ValueError("not the series that were asked for")
+    return series
 
 
 def _unreachable(url: str, error: Exception) -> PrometheusError:

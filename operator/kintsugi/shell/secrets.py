@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from kintsugi.shell.errors import ForbiddenError, NotFoundError, ShellError
+from kintsugi.shell.errors import ForbiddenError, NotFoundError, ShellError, UnavailableError
 from kintsugi.shell.kube import Kube
 
 REMEMBERED = 30.0  # seconds
@@ -31,20 +31,25 @@ class Secrets:
 
         Raises:
             SecretError: it is missing, may not be read, or lacks a required key.
-            KubeError: the API server could not be asked.
+            KubeError: the API server could not be asked, and what it said before is not known either.
         """
         known = self._known.get((namespace, name))
         if known is None or time.monotonic() - known[0] > REMEMBERED:
-            known = (time.monotonic(), await self._read(namespace, name))
+            try:
+                values = await self._read(namespace, name)
+            except UnavailableError:
+                if known is None:
+                    raise
+                values = known[1]  # while the API server is away, what is known goes on
+            known = (time.monotonic(), values)
             self._known[namespace, name] = known
-        values = known[1]
         for key in required:
-            if not values.get(key):
+            if not known[1].get(key):
                 raise SecretError(
                     "SecretIncomplete",
                     f"Secret {name} has no {key}; add it (kubectl -n {namespace} edit secret {name})",
                 )
-        return values
+        return known[1]
 
     def forget(self, namespace: str, name: str) -> None:
         """Read it anew next time: what it says was refused."""
