@@ -373,7 +373,7 @@ def test_facts_that_changed_half_way_leave_the_judgement_to_verification() -> No
     action = run(executing(a_spec(plan=TWO_STEPS), step=1), result(RunState.SUPERSEDED))
 
     assert action.phase is Phase.VERIFYING
-    assert "stopped after step 1" in action.status.message
+    assert "stopped at step 2" in action.status.message
 
 
 def test_a_first_step_that_fails_in_a_transaction_leaves_nothing_to_undo() -> None:

@@ -45,11 +45,12 @@ def kill_switch(candidate: Candidate, policy: EffectivePolicy, facts: Facts) -> 
     """Nothing acts while anybody has paused it: the whole operator, a policy, or the database."""
     if policy.ceiling.paused:
         return Refusal(
-            "OperatorPaused", "the operator is paused for all databases; set ceiling.paused to false to go on"
+            "OperatorPaused", "the operator is paused everywhere; set paused to false in the chart's values to go on"
         )
     if policy.paused_by:
         return Refusal(
-            "PolicyPaused", f"paused by policy {', '.join(policy.paused_by)}; set spec.paused to false to go on"
+            "PolicyPaused",
+            f"paused by policy {', '.join(policy.paused_by)}; set its spec.paused to false and remove its annotation kintsugi.dev/pause",
         )
     if facts.database_paused is not None:
         why = f" ({facts.database_paused})" if facts.database_paused else ""

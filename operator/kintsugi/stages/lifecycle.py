@@ -55,9 +55,9 @@ def needs(action: HealingAction, now: datetime, executor: str) -> frozenset[Need
         case Phase.PROPOSED | Phase.AWAITING_APPROVAL:
             return frozenset({Need.DATABASE, Need.APPROVALS})
         case Phase.APPROVED:
-            return _to_start(action, 0)
+            return _to_start(action)
         case Phase.EXECUTING:
-            return _to_start(action, attempt.step if attempt else 0) | {Need.PROBE}
+            return _to_start(action) | {Need.PROBE}
         case Phase.VERIFYING:
             return frozenset({Need.DATABASE, Need.VERDICT})
         case _:
@@ -157,18 +157,22 @@ def _left(what: str, action: HealingAction, now: datetime) -> str:
 # At the moment of execution -------------------------------------------------------------------------------------------
 
 
-def _to_start(action: HealingAction, step: int) -> frozenset[Need]:
+def _to_start(action: HealingAction) -> frozenset[Need]:
     """What must be known; the evidence of something half done has changed by what was done, so it is not asked for."""
     needed = _START_APPROVED if action.spec.approval.required else _START
-    return needed - {Need.PRECONDITIONS} if step else needed
+    return needed - {Need.PRECONDITIONS} if _half_done(action) else needed
+
+
+def _half_done(action: HealingAction) -> bool:
+    return attempts.touched(action, action.status.attempts)
 
 
 def _start(action: HealingAction, facts: ActionFacts, now: datetime, step: int = 0) -> Advance:
     """Everything that must hold, and then the attempt that says what is about to be done."""
-    if any(getattr(facts, need) is None for need in _to_start(action, step)):
+    if any(getattr(facts, need) is None for need in _to_start(action)):
         return same(action, now + RETRY)
-    if (stop := _stop(action, facts, step)) is not None:
-        return give_up(action, now, stop[1]) if step else enter(action, now, *stop)
+    if (stop := _stop(action, facts)) is not None:
+        return _call_off(action, facts, now, stop)
     if (hold := _hold(action, facts)) is not None:
         said, again = hold
         until = min(now + again, next_change(action.spec.expires_at, now))
@@ -189,7 +193,16 @@ def _start(action: HealingAction, facts: ActionFacts, now: datetime, step: int =
     )
 
 
-def _stop(action: HealingAction, facts: ActionFacts, step: int) -> tuple[Phase, Say] | None:
+def _call_off(action: HealingAction, facts: ActionFacts, now: datetime, over: tuple[Phase, Say]) -> Advance:
+    """The end of an action that must not go on: in its own phase, or, half done, by taking it back."""
+    if not _half_done(action):
+        return enter(action, now, *over, approvals=facts.approvals)
+    return give_up(
+        action, now, Say(over[1].reason, f"perhaps half done, then called off: {over[1].message}", warning=True)
+    )
+
+
+def _stop(action: HealingAction, facts: ActionFacts) -> tuple[Phase, Say] | None:
     """Why it must not run any more, however long it waits; None when it may."""
     spec, approvals, judgement = action.spec, facts.approvals, facts.judgement
     if not spec.runnable:
@@ -202,7 +215,7 @@ def _stop(action: HealingAction, facts: ActionFacts, step: int) -> tuple[Phase, 
             return Phase.FAILED, Say("ApprovalUnusable", f"{why}; it was not run", warning=True)
         if facts.approvers_allowed:
             return Phase.FAILED, Say("ApproverNotAllowed", f"{facts.approvers_allowed}; it was not run", warning=True)
-    if not step and facts.preconditions:
+    if facts.preconditions and not _half_done(action):
         return Phase.SUPERSEDED, Say("NoLongerCalledFor", facts.preconditions)
     if judgement is not None and isinstance(judgement.permission, Ask) and not spec.approval.required:
         why = "; ".join(ask.message for ask in judgement.permission.why)
@@ -244,8 +257,8 @@ def _executed(action: HealingAction, attempt: Attempt, result: RunResult, now: d
     match result.state:
         case RunState.DONE:
             return _to_verify(action, now, "every step is done", every)
-        case RunState.SUPERSEDED if attempt.step:
-            return _to_verify(action, now, f"stopped after step {attempt.step}: {result.error}", every)
+        case RunState.SUPERSEDED if attempts.touched(action, every):
+            return _to_verify(action, now, f"stopped at step {attempt.step + 1}: {result.error}", every)
         case RunState.SUPERSEDED:
             return enter(action, now, Phase.SUPERSEDED, Say("FactsChanged", result.error), attempts=every)
         case RunState.FAILED:
@@ -282,15 +295,11 @@ def _again(action: HealingAction, attempt: Attempt, facts: ActionFacts, now: dat
         message = "interrupted, and not safe to run again although the probe says that it is not done"
         return needs_person(action, now, Say("Interrupted", message), attempts.closed(action, now, ""))
     if attempts.too_many(action, attempt):
-        message = f"{attempts.MAX_ATTEMPTS} attempts came to nothing"
-        if attempt.outcome == RunState.BUSY and not attempt.step:
-            return enter(action, now, Phase.FAILED, Say("Busy", f"{message}: {action.status.message}", warning=True))
-        return give_up(action, now, Say("TooManyAttempts", message), attempts.closed(action, now, ""))
-    if (over := _called_off(action, facts, now)) is None:
-        return _start(action, facts, now, attempt.step)
-    if attempt.step:
-        return give_up(action, now, Say(over[1].reason, f"half done, then called off: {over[1].message}", warning=True))
-    return enter(action, now, *over, approvals=facts.approvals)
+        message = f"{attempts.MAX_ATTEMPTS} attempts came to nothing: {action.status.message}"
+        return _call_off(action, facts, now, (Phase.FAILED, Say("TooManyAttempts", message, warning=True)))
+    if (over := _called_off(action, facts, now)) is not None:
+        return _call_off(action, facts, now, over)
+    return _start(action, facts, now, attempt.step)
 
 
 def _unknown(action: HealingAction, attempt: Attempt, facts: ActionFacts, now: datetime) -> Advance:
@@ -308,8 +317,7 @@ def _unknown(action: HealingAction, attempt: Attempt, facts: ActionFacts, now: d
 def _failed(action: HealingAction, attempt: Attempt, now: datetime, error: str, every: tuple[Attempt, ...]) -> Advance:
     """The plan stopped at a step that changed nothing; what came before it, or half of it, may be left behind."""
     said = Say("ExecutionFailed", f"step {attempt.step + 1} failed: {error}", warning=True)
-    step = action.spec.plan[attempt.step] if attempt.step < len(action.spec.plan) else None
-    if attempt.step or (step is not None and not step.transaction):
+    if attempts.touched(action, every):
         return give_up(action, now, said, every)
     return enter(action, now, Phase.FAILED, said, attempts=every)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Literal
 
 from kintsugi.api.action import Attempt, HealingAction, Phase, PlanStep
-from kintsugi.stages.lifecycle_facts import ActionFacts, RunResult
+from kintsugi.stages.lifecycle_facts import ActionFacts, RunResult, RunState
 
 GRACE = timedelta(seconds=30)
 GRACE_PER_STEP = timedelta(seconds=5)
@@ -62,6 +63,25 @@ def closed(action: HealingAction, now: datetime, outcome: str) -> tuple[Attempt,
         return action.status.attempts
     ended = last.model_copy(update={"ended_at": now, "outcome": outcome})
     return (*action.status.attempts[:-1], ended)
+
+
+def touched(action: HealingAction, every: Iterable[Attempt]) -> bool:
+    """Whether any of these attempts at the plan may have changed something that a probe's "not done" does not show."""
+    return any(attempt.kind == "execute" and _perhaps_begun(action, attempt) for attempt in every)
+
+
+def _perhaps_begun(action: HealingAction, attempt: Attempt) -> bool:
+    """Half of a plan, or of a statement outside a transaction, may be there; one transaction is all or nothing.
+
+    Of an attempt that was interrupted, or whose answer was lost, not even the number of finished steps is known.
+    """
+    plan = action.spec.plan
+    if attempt.step:
+        return True
+    if attempt.outcome in (RunState.BUSY, RunState.SUPERSEDED):
+        return False
+    halves = any(not step.transaction for step in plan[:1])
+    return halves or (len(plan) > 1 and attempt.outcome != RunState.FAILED)
 
 
 def too_many(action: HealingAction, attempt: Attempt) -> bool:
