@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from kubernetes.client import ApiClient
-from kubernetes.client.exceptions import ApiException
-from kubernetes.config import new_client_from_config
 
-from kintsugi.api.crd import KINDS
-from kintsugi.api.meta import API_VERSION
-from kintsugi.shell.kube import send
 from kintsugi_dev.cluster import Cluster, CommandError
-from kintsugi_dev.objects import GONE, OPERATOR, Object, a_database, a_policy, an_action, text
+from kintsugi_dev.objects import GONE, Object, a_database, a_policy, an_action, text
+from kintsugi_dev.rest import RefusedError, Rest
 
-PLURALS = {kind.name: kind.plural for kind in KINDS}
 STEP = {"kind": "sql", "target": "primary", "command": "SELECT 1", "timeout": "10s"}
 MEMBER = {"name": "orders-0", "host": "orders-0"}
 WINDOW = {"name": "nights", "schedule": "0 1 * * *", "duration": "4h", "actions": ["create-index"]}
@@ -256,25 +249,23 @@ ACTIONS = [
 
 
 @pytest.fixture(scope="module")
-def api(cluster: Cluster) -> Iterator[ApiClient]:
-    with new_client_from_config(str(cluster.kubeconfig)) as client:
-        yield client
+def rest(cluster: Cluster) -> Iterator[Rest]:
+    with Rest(cluster.kubeconfig) as connection:
+        yield connection
 
 
 @pytest.mark.parametrize("wrong", [*DATABASES, *POLICIES, *ACTIONS], ids=lambda wrong: wrong.what)
-def test_a_wrong_object_is_refused_with_its_field_and_the_remedy(wrong: Wrong, api: ApiClient) -> None:
-    with pytest.raises(ApiException) as refused:
-        _create(api, wrong.spoiled)
+def test_a_wrong_object_is_refused_with_its_field_and_the_remedy(wrong: Wrong, rest: Rest) -> None:
+    with pytest.raises(RefusedError) as refused:
+        rest.create(wrong.spoiled, dry_run=True)
 
-    sentences = _sentences(refused.value)
-    assert [s for s in sentences if wrong.field in s and wrong.remedy in s], (
-        f"no sentence names {wrong.field} and says {wrong.remedy!r}:\n" + "\n".join(sentences)
-    )
+    fitting = [s for s in refused.value.sentences if wrong.field in s and wrong.remedy in s]
+    assert fitting, f"no sentence names {wrong.field} and says {wrong.remedy!r}:\n{refused.value}"
 
 
 @pytest.mark.parametrize("whole", [a_database(), a_policy(), an_action()], ids=lambda whole: str(whole["kind"]))
-def test_the_object_that_was_spoiled_is_accepted(whole: Object, api: ApiClient) -> None:
-    assert _create(api, whole)["spec"]["verification" if whole["kind"] != "MonitoredDatabase" else "metrics"]
+def test_the_object_that_was_spoiled_is_accepted(whole: Object, rest: Rest) -> None:
+    assert rest.create(whole, dry_run=True)["metadata"]["name"] == whole["metadata"]["name"]
 
 
 def test_kubectl_shows_every_mistake_at_once(cluster: Cluster) -> None:
@@ -289,19 +280,3 @@ def test_kubectl_shows_every_mistake_at_once(cluster: Cluster) -> None:
         'spec.windows[0].timeZone: Invalid value: "Local": timeZone must be a name of the time zone database',
     ):
         assert sentence in refused.value.output
-
-
-def _create(api: ApiClient, whole: Object) -> Object:
-    """What `kubectl create --dry-run=server` sends; a process for each would take most of this module's time."""
-    path = f"/apis/{API_VERSION}/namespaces/default/{PLURALS[whole['kind']]}"
-    user, group = (OPERATOR, "system:authenticated") if whole["kind"] == "HealingAction" else ("ann", "system:masters")
-    api.set_default_header("Impersonate-User", user)
-    api.set_default_header("Impersonate-Group", group)
-    return send(api, "POST", path, whole, query={"dryRun": "All", "fieldValidation": "Strict"})
-
-
-def _sentences(refused: ApiException) -> list[str]:
-    """One per mistake, its field in front, as kubectl prints them."""
-    said = json.loads(refused.body or "{}")
-    causes = said.get("details", {}).get("causes", [])
-    return [f"{cause['field']}: {cause['message']}" for cause in causes] or [said["message"]]
