@@ -10,7 +10,7 @@ import pytest
 
 from kintsugi.shell.kube import load_api_client
 from kintsugi_dev.cluster import Cluster
-from kintsugi_dev.people import Person, RefusedError, Shop
+from kintsugi_dev.people import Handle, Person, RefusedError, Shop
 from kintsugi_dev.people.objects import a_database
 from kintsugi_dev.people.shop import DATABASES, EDITORS
 
@@ -37,50 +37,11 @@ def shop(cluster: Cluster) -> Iterator[Shop]:
     opened.close()
 
 
-@dataclass(frozen=True)
-class Target:
-    """A database in the shop, and short ways to handle it."""
-
-    shop: Shop
-    name: str
-
-    def annotate(self, person: Person, **keys: str | None) -> dict[str, Any]:
-        named = {K + key.replace("_", "-"): value for key, value in keys.items()}
-        return person.annotate(DATABASES, self.shop.namespace, self.name, named)
-
-    def patch(self, person: Person, body: dict[str, Any], subresource: str = "") -> dict[str, Any]:
-        return person.patch(DATABASES, self.shop.namespace, self.name, body, subresource=subresource)
-
-    def spec(self, person: Person, **spec: Any) -> dict[str, Any]:
-        return self.patch(person, {"spec": spec})
-
-    def replace(self, person: Person, change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
-        body = self.object()
-        change(body)
-        return person.replace(DATABASES, self.shop.namespace, self.name, body)
-
-    def apply(self, person: Person, manager: str = "tester", **annotations: str) -> dict[str, Any]:
-        metadata = {"name": self.name, "annotations": {K + key: value for key, value in annotations.items()}}
-        body = {"apiVersion": "kintsugi.dev/v1alpha1", "kind": "MonitoredDatabase", "metadata": metadata}
-        return person.apply(DATABASES, self.shop.namespace, self.name, body, manager=manager)
-
-    def delete(self, person: Person) -> dict[str, Any]:
-        return person.delete(DATABASES, self.shop.namespace, self.name)
-
-    def object(self) -> dict[str, Any]:
-        return self.shop.admin.get(DATABASES, self.shop.namespace, self.name)
-
-    @property
-    def ours(self) -> dict[str, str]:
-        annotations = self.object()["metadata"].get("annotations", {})
-        return {key.removeprefix(K): value for key, value in annotations.items() if key.startswith(K)}
-
-
-def untouched(target: Target) -> None:
+def untouched(target: Handle) -> None:
     """As it was made."""
 
 
-def paused(target: Target) -> None:
+def paused(target: Handle) -> None:
     target.annotate(target.shop.pat, pause="migration until noon")
 
 
@@ -98,9 +59,9 @@ class Attack:
     """What somebody does to a database, and the words with which the API server must refuse it."""
 
     name: str
-    strike: Callable[[Shop, Target], object]
+    strike: Callable[[Shop, Handle], object]
     says: str
-    given: Callable[[Target], object] = untouched
+    given: Callable[[Handle], object] = untouched
 
 
 SECRET = "may not read the Secret orders"
@@ -274,7 +235,7 @@ ATTACKS = (
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
 def test_the_api_server_refuses(shop: Shop, attack: Attack) -> None:
-    target = Target(shop, shop.database())
+    target = Handle(shop, DATABASES, shop.database())
     attack.given(target)
     before = target.object()
 
@@ -288,8 +249,8 @@ def test_the_api_server_refuses(shop: Shop, attack: Attack) -> None:
 
 
 @pytest.fixture
-def target(shop: Shop) -> Target:
-    return Target(shop, shop.database())
+def target(shop: Shop) -> Handle:
+    return Handle(shop, DATABASES, shop.database())
 
 
 def test_the_dba_names_every_secret_workload_and_service(shop: Shop) -> None:
@@ -306,7 +267,7 @@ def test_an_editor_names_the_one_secret_that_he_may_read(shop: Shop) -> None:
     ("key", "stamp"), [("pause", "paused-by"), ("acknowledge", "acknowledged-by"), ("label", "labelled-by")]
 )
 def test_the_person_on_call_sets_changes_and_withdraws_without_a_right_to_the_secret(
-    target: Target, key: str, stamp: str
+    target: Handle, key: str, stamp: str
 ) -> None:
     pat = target.shop.pat
 
@@ -320,7 +281,7 @@ def test_the_person_on_call_sets_changes_and_withdraws_without_a_right_to_the_se
     assert target.ours == {}
 
 
-def test_the_last_one_to_change_a_pause_is_the_one_named(target: Target) -> None:
+def test_the_last_one_to_change_a_pause_is_the_one_named(target: Handle) -> None:
     paused(target)
 
     target.annotate(target.shop.person("vic", EDITORS, "oncall"), pause="longer")
@@ -328,7 +289,7 @@ def test_the_last_one_to_change_a_pause_is_the_one_named(target: Target) -> None
     assert target.ours["paused-by"] == "vic"
 
 
-def test_a_name_typed_beside_a_pause_is_overwritten_with_the_true_one(target: Target) -> None:
+def test_a_name_typed_beside_a_pause_is_overwritten_with_the_true_one(target: Handle) -> None:
     target.annotate(target.shop.pat, pause="x", paused_by="dora")
 
     assert target.ours == {"pause": "x", "paused-by": "pat"}
@@ -342,14 +303,14 @@ def test_a_database_is_created_paused_by_somebody_who_may(shop: Shop) -> None:
     assert made["metadata"]["annotations"][K + "paused-by"] == "sam"
 
 
-def test_a_pause_by_server_side_apply_keeps_its_stamp_when_applied_again(target: Target) -> None:
+def test_a_pause_by_server_side_apply_keeps_its_stamp_when_applied_again(target: Handle) -> None:
     for _ in range(2):
         target.apply(target.shop.pat, pause="x")
 
     assert target.ours == {"pause": "x", "paused-by": "pat"}
 
 
-def test_a_pause_survives_an_apply_of_others_who_do_not_mention_it(target: Target) -> None:
+def test_a_pause_survives_an_apply_of_others_who_do_not_mention_it(target: Handle) -> None:
     paused(target)
 
     target.apply(target.shop.eve, manager="gitops")
@@ -357,7 +318,7 @@ def test_a_pause_survives_an_apply_of_others_who_do_not_mention_it(target: Targe
     assert target.ours["paused-by"] == "pat"
 
 
-def test_an_editor_annotates_a_paused_database(target: Target) -> None:
+def test_an_editor_annotates_a_paused_database(target: Handle) -> None:
     paused(target)
 
     target.shop.eve.annotate(DATABASES, target.shop.namespace, target.name, {"note": "hello"})
@@ -365,17 +326,17 @@ def test_an_editor_annotates_a_paused_database(target: Target) -> None:
     assert target.ours["paused-by"] == "pat"
 
 
-def test_an_editor_deletes_a_database_that_is_not_paused(target: Target) -> None:
+def test_an_editor_deletes_a_database_that_is_not_paused(target: Handle) -> None:
     target.delete(target.shop.eve)
 
 
-def test_the_person_on_call_deletes_a_paused_database(target: Target) -> None:
+def test_the_person_on_call_deletes_a_paused_database(target: Handle) -> None:
     paused(target)
 
     target.delete(target.shop.pat)
 
 
-def test_the_operator_writes_the_status(target: Target) -> None:
+def test_the_operator_writes_the_status(target: Handle) -> None:
     target.patch(target.shop.operator, {"status": {"doing": "watching"}}, "status")
 
     assert target.object()["status"]["doing"] == "watching"

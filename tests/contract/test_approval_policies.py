@@ -11,7 +11,7 @@ import pytest
 
 from kintsugi.shell.kube import load_api_client
 from kintsugi_dev.cluster import Cluster
-from kintsugi_dev.people import Person, RefusedError, Shop
+from kintsugi_dev.people import Handle, Person, RefusedError, Shop
 from kintsugi_dev.people.objects import a_policy
 from kintsugi_dev.people.shop import POLICIES
 
@@ -35,48 +35,19 @@ def shop(cluster: Cluster) -> Iterator[Shop]:
     opened.close()
 
 
-@dataclass(frozen=True)
-class Target:
-    """A strict policy of high priority in the shop, and short ways to handle it."""
-
-    shop: Shop
-    name: str
-
-    def spec(self, person: Person, **spec: Any) -> dict[str, Any]:
-        return person.patch(POLICIES, self.shop.namespace, self.name, {"spec": spec})
-
-    def annotate(self, person: Person, **keys: str | None) -> dict[str, Any]:
-        named = {K + key.replace("_", "-"): value for key, value in keys.items()}
-        return person.annotate(POLICIES, self.shop.namespace, self.name, named)
-
-    def delete(self, person: Person) -> dict[str, Any]:
-        return person.delete(POLICIES, self.shop.namespace, self.name)
-
-    def status(self, person: Person, **status: Any) -> dict[str, Any]:
-        return person.patch(POLICIES, self.shop.namespace, self.name, {"status": status}, subresource="status")
-
-    def object(self) -> dict[str, Any]:
-        return self.shop.admin.get(POLICIES, self.shop.namespace, self.name)
-
-    @property
-    def ours(self) -> dict[str, str]:
-        annotations = self.object()["metadata"].get("annotations", {})
-        return {key.removeprefix(K): value for key, value in annotations.items() if key.startswith(K)}
-
-
-def strict(target: Target) -> None:
+def strict(target: Handle) -> None:
     """As it was made."""
 
 
-def paused_in_spec(target: Target) -> None:
+def paused_in_spec(target: Handle) -> None:
     target.spec(target.shop.eve, paused=True)
 
 
-def paused(target: Target) -> None:
+def paused(target: Handle) -> None:
     target.annotate(target.shop.pat, pause="migration")
 
 
-def lowered(target: Target) -> None:
+def lowered(target: Handle) -> None:
     target.spec(target.shop.eve, mode="Observe")
 
 
@@ -84,7 +55,7 @@ def make(person: Person, shop: Shop, **spec: Any) -> object:
     return person.create(POLICIES, shop.namespace, a_policy(**spec))
 
 
-def _make_by_eve(mode: str, shop: Shop, target: Target) -> object:
+def _make_by_eve(mode: str, shop: Shop, target: Handle) -> object:
     return make(shop.eve, shop, mode=mode)
 
 
@@ -93,9 +64,9 @@ class Attack:
     """What somebody does to a policy, and the words with which the API server must refuse it."""
 
     name: str
-    strike: Callable[[Shop, Target], object]
+    strike: Callable[[Shop, Handle], object]
     says: str
-    given: Callable[[Target], object] = strict
+    given: Callable[[Handle], object] = strict
 
 
 CHANGE = "eve may not change the policy"
@@ -186,7 +157,7 @@ ATTACKS = (
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
 def test_the_api_server_refuses(shop: Shop, attack: Attack) -> None:
-    target = Target(shop, shop.policy(**STRICT))
+    target = Handle(shop, POLICIES, shop.policy(**STRICT))
     attack.given(target)
     before = target.object()
 
@@ -200,8 +171,8 @@ def test_the_api_server_refuses(shop: Shop, attack: Attack) -> None:
 
 
 @pytest.fixture
-def target(shop: Shop) -> Target:
-    return Target(shop, shop.policy(**STRICT))
+def target(shop: Shop) -> Handle:
+    return Handle(shop, POLICIES, shop.policy(**STRICT))
 
 
 @pytest.mark.parametrize("mode", ["Observe", "Recommend"])
@@ -212,32 +183,32 @@ def test_an_editor_creates_a_policy_that_does_not_act(shop: Shop, mode: str) -> 
 @pytest.mark.parametrize(
     "tighter", [{"mode": "Approve"}, {"mode": "Observe"}, {"paused": True}, {"mode": "Recommend", "paused": True}]
 )
-def test_an_editor_tightens_a_policy(target: Target, tighter: dict[str, Any]) -> None:
+def test_an_editor_tightens_a_policy(target: Handle, tighter: dict[str, Any]) -> None:
     target.spec(target.shop.eve, **tighter)
 
     assert target.object()["spec"] == as_stored(target) | tighter
 
 
-def as_stored(target: Target) -> dict[str, Any]:
+def as_stored(target: Handle) -> dict[str, Any]:
     """The strict policy with the defaults that the API server fills in."""
     stored: dict[str, Any] = target.shop.admin.create(POLICIES, target.shop.namespace, a_policy(**STRICT))["spec"]
     return stored
 
 
-def test_the_dba_loosens_and_deletes_a_policy(target: Target) -> None:
+def test_the_dba_loosens_and_deletes_a_policy(target: Handle) -> None:
     target.spec(target.shop.dora, mode="AutoMediumRisk", approval={"approvers": 1}, priority=5)
 
     target.delete(target.shop.dora)
 
 
-def test_an_editor_labels_a_policy_and_applies_it_unchanged(target: Target) -> None:
+def test_an_editor_labels_a_policy_and_applies_it_unchanged(target: Handle) -> None:
     eve, namespace = target.shop.eve, target.shop.namespace
 
     eve.patch(POLICIES, namespace, target.name, {"metadata": {"labels": {"team": "shop"}}})
     eve.replace(POLICIES, namespace, target.name, target.object())
 
 
-def test_the_person_on_call_pauses_and_unpauses(target: Target) -> None:
+def test_the_person_on_call_pauses_and_unpauses(target: Handle) -> None:
     paused(target)
     assert target.ours == {"pause": "migration", "paused-by": "pat"}
 
@@ -245,7 +216,7 @@ def test_the_person_on_call_pauses_and_unpauses(target: Target) -> None:
     assert target.ours == {}
 
 
-def test_the_operator_writes_the_status(target: Target) -> None:
+def test_the_operator_writes_the_status(target: Handle) -> None:
     target.status(target.shop.operator, matched=3)
 
     assert target.object()["status"]["matched"] == 3
