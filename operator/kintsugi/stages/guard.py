@@ -50,7 +50,8 @@ def kill_switch(candidate: Candidate, policy: EffectivePolicy, facts: Facts) -> 
     if policy.paused_by:
         return Refusal(
             "PolicyPaused",
-            f"paused by policy {', '.join(policy.paused_by)}; set its spec.paused to false and remove its annotation kintsugi.dev/pause",
+            f"paused by policy {', '.join(policy.paused_by)}; "
+            "set its spec.paused to false and remove its annotation kintsugi.dev/pause",
         )
     if facts.database_paused is not None:
         why = f" ({facts.database_paused})" if facts.database_paused else ""
