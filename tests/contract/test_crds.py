@@ -18,7 +18,8 @@ from kintsugi_dev.cluster import Cluster
 from kintsugi_dev.objects import Object, a_database, a_policy, an_action, text
 from kintsugi_dev.rest import RefusedError, Rest
 
-SAMPLES = sorted((Path(__file__).parents[2] / "docs/samples").glob("*.yaml"))
+ROOT = Path(__file__).parents[2]
+SAMPLES = sorted((ROOT / "docs/samples").glob("*.yaml"))
 MODELS: dict[str, type[Model]] = {
     "MonitoredDatabase": MonitoredDatabase,
     "HealingPolicy": HealingPolicy,
@@ -77,15 +78,22 @@ def test_an_action_is_stored_exactly_as_it_was_created(rest: Rest, namespace: st
 
 
 def test_the_hash_of_a_plan_survives_the_api_server(rest: Rest, namespace: str) -> None:
-    """The API server writes 1.0 as 1: a hash over the text would change, one over the model does not."""
-    whole = an_action(**{"spec.expected.latency": 1.0})
+    """The API server writes 1.0 as 1, and a hash over the text would change."""
+    whole = an_action(**{"spec.expected.latency": 1.0, "spec.parameters.threshold": 2.0, "spec.parameters.none": None})
     spec = HealingAction.model_validate(_placed(whole)).spec
     whole["spec"] = spec.to_json() | {"planHash": plan_hash(spec.to_json())}
     rest.create(whole, namespace)
 
-    stored = HealingAction.model_validate(_known(rest.get(whole, namespace))).spec
+    stored = rest.get(whole, namespace)
 
-    assert plan_hash(stored.to_json()) == stored.plan_hash == whole["spec"]["planHash"]
+    read = HealingAction.model_validate(_known(stored)).spec
+    assert plan_hash(read.to_json()) == plan_hash(stored["spec"]) == read.plan_hash == whole["spec"]["planHash"]
+
+
+def test_the_sample_of_an_action_carries_its_own_hash() -> None:
+    spec = yaml.safe_load((ROOT / "docs/samples/healing-action.yaml").read_text(encoding="utf-8"))["spec"]
+
+    assert plan_hash(spec) == spec["planHash"]
 
 
 @pytest.mark.parametrize(
