@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ FAULTS: Mapping[str, Callable[[World], Fault]] = {
     BlockingTransaction.name: lambda world: BlockingTransaction(world.primary.dsn(DATABASE, APP, APP_PASSWORD)),
     DroppedIndex.name: lambda world: DroppedIndex(world.primary, DATABASE),
     ExhaustedPool.name: lambda world: ExhaustedPool(world.pooler.dsn(DATABASE, APP), POOL_SIZE + 4),
-    KilledPrimary.name: lambda world: KilledPrimary(world.primary),
+    KilledPrimary.name: lambda world: KilledPrimary(world.primary, world.rebuild_failed_primary),
 }
 """All faults in the order in which they are shown: the primary dies last, nothing comes after it."""
 
@@ -85,15 +86,24 @@ class Scenario:
         progress = _Progress(self, injected_at)
         approval = self._approval()
         bound = HEALED_WITHIN if self.operator else self.bound_s
+        repaired = False
         while time.time() - injected_at - approval.waited < bound:
             record = self._record(fault, settled_from, injected_at, approval)
+            progress.tell(record)
             for action in record.actions:
                 approval.step(action)
-            progress.tell(record)
+            if self.operator and record.verified and not repaired:
+                repaired = True
+                self._repair(fault)
             if self.operator and record.verified and self._healthy():
                 break
             self._tick(fault.title, fault, injected_at)
         return self._record(fault, settled_from, injected_at, approval)
+
+    def _repair(self, fault: Fault) -> None:
+        if fault.repair_title:
+            self.view.say(fault.repair_title)
+            fault.repair()
 
     def _record(self, fault: Fault, settled_from: float, injected_at: float, approval: Approval) -> FaultRecord:
         ended_at = time.time()
@@ -152,10 +162,8 @@ class Scenario:
         while (state := self.watcher.state).phase != "Healthy":
             alive()
             if time.monotonic() > deadline:
-                said = f"{self.watcher.state.phase or 'nothing'}: {self.watcher.state.doing}"
-                raise TimeoutError(
-                    f"the operator did not call {DATABASE} healthy within {seconds:.0f} s (it says {said})"
-                )
+                said = f"it says {state.phase or 'nothing'}: {state.doing}"
+                raise TimeoutError(f"the operator did not call {DATABASE} healthy within {seconds:.0f} s; {said}")
             self._tick("the operator learns what is normal here")
 
     def _tell_end(self, record: FaultRecord) -> None:
@@ -180,19 +188,26 @@ class _Progress:
     def tell(self, record: FaultRecord) -> None:
         """What is new in the record."""
         if record.incident is not None and record.detected_s is not None:
-            self._once("incident", f"detected after {record.detected_s:.1f} s: {record.incident.summary}")
+            self._once(
+                "incident", f"detected after {record.detected_s:.1f} s: {shortened(record.incident.summary, 240)}"
+            )
         for action in record.actions:
             if action.action.spec.forecast.sentence:
                 self._once("forecast", f"forecast: {action.action.spec.forecast.sentence}")
             for step in action.action.status.history:
                 after = step.at.timestamp() - self._injected_at
-                what = f"{action.action.spec.action}: {step.phase}"
-                self._once(f"{action.name}/{step.phase}/{step.at}", f"+{after:.1f} s  {what}  {step.message}".rstrip())
+                line = f"+{after:.1f} s  {action.action.spec.action}: {step.phase}  {shortened(step.message)}"
+                self._once(f"{action.name}/{step.phase}/{step.at}", line.rstrip())
 
     def _once(self, key: str, line: str) -> None:
         if key not in self._said:
             self._said.add(key)
             self._view.say(line)
+
+
+def shortened(text: str, most: int = 160) -> str:
+    """The text on one line, cut at a word where it is too long; whole it stands in the report."""
+    return textwrap.shorten(text, most, placeholder=" …")
 
 
 def _ms(value: float | None) -> str:

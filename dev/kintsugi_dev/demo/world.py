@@ -47,8 +47,10 @@ LABELS = {"namespace": NAMESPACE, "service": DATABASE}
 ADDRESS = "demo.kintsugi.dev/address"
 POD_NAME = "statefulset.kubernetes.io/pod-name"
 RATE = 100.0
-LINES = 60_000
+LINES = 300_000
+HISTORY = "INSERT INTO ledger (client, number, amount) SELECT 'history', n, 60 FROM generate_series(1, 50000) n"
 POOL_SIZE = 12
+SETTINGS = {"max_connections": 60, "shared_buffers": "128MB", "max_parallel_workers_per_gather": 0}
 LEARNING = "25s"
 MODE = "AutoMediumRisk"
 MAX_DATA_LOSS = "0B"
@@ -93,12 +95,18 @@ roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: kintsugi
 subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: dba-oncall}]
 ---
 apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: developer, namespace: shop}
+rules:
+- apiGroups: [kintsugi.dev]
+  resources: [monitoreddatabases, healingpolicies, healingactions]
+  verbs: [get, list, watch, patch]
+---
+apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
-metadata: {name: editors, namespace: shop}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: kintsugi-editor}
-subjects:
-- {apiGroup: rbac.authorization.k8s.io, kind: Group, name: dba-oncall}
-- {apiGroup: rbac.authorization.k8s.io, kind: User, name: eve}
+metadata: {name: developers, namespace: shop}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: developer}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: eve}]
 ---
 apiVersion: kintsugi.dev/v1alpha1
 kind: HealingPolicy
@@ -158,6 +166,13 @@ class World:
         dsn = server.dsn(DATABASE)
         return acknowledged, run_in_thread(lambda: lost_writes(self.load.journal, dsn))
 
+    def rebuild_failed_primary(self) -> None:
+        """Make the server that was killed a replica of the one that took its place: a DBA's work after a failover."""
+        dead, successor = self.primary, self.replica
+        dead.stop("immediate")
+        self.primary = successor
+        self.replica = successor.replica(dead.directory, name=f"{DATABASE}-0", synchronous=True, port=dead.port)
+
 
 @contextmanager
 def world(
@@ -201,7 +216,9 @@ def world(
         kubeconfig = cluster.service_account_kubeconfig(
             "kintsugi-system", "kintsugi", directory / "operator-kubeconfig"
         )
-        yield World(directory, cluster, primary, replica, pooler, relay, load, prometheus, kubeconfig)
+        running = World(directory, cluster, primary, replica, pooler, relay, load, prometheus, kubeconfig)
+        stack.callback(lambda: running.replica.stop("immediate"))  # it may be another than at the start
+        yield running
 
 
 def start_operator(world: World) -> Process:
@@ -225,12 +242,16 @@ def start_operator(world: World) -> Process:
 
 def _databases(directory: Path, stack: ExitStack) -> tuple[PostgreSQL, PostgreSQL]:
     primary = stack.enter_context(
-        PostgreSQL.start(directory / "orders-0", settings={"max_connections": 60, "shared_buffers": "64MB"})
+        PostgreSQL.start(
+            directory / "orders-0",
+            settings=SETTINGS,
+        )
     )
     primary.execute(f"CREATE ROLE {APP} LOGIN PASSWORD '{APP_PASSWORD}'")
     primary.execute(f"CREATE DATABASE {DATABASE} OWNER {APP}")
     primary.create_roles(DATABASE, owner=APP)
     run_in_thread(lambda: create_schema(primary.dsn(DATABASE, APP, APP_PASSWORD), lines=LINES))
+    primary.execute(HISTORY, database=DATABASE)
     primary.execute("VACUUM ANALYZE", database=DATABASE)
     primary.execute("CREATE EXTENSION IF NOT EXISTS hypopg", database=DATABASE)
     replica = primary.replica(directory / "orders-1", name="orders-1", synchronous=True)

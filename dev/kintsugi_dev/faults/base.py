@@ -11,6 +11,8 @@ class Fault(ABC):
 
     name: ClassVar[str]
     title: ClassVar[str]
+    repair_title: ClassVar[str] = ""
+    """What `repair` does, in a sentence; empty where nothing is left to do."""
 
     @abstractmethod
     def inject(self) -> None:
@@ -19,3 +21,7 @@ class Fault(ABC):
     @abstractmethod
     def lift(self) -> None:
         """End whatever of it is left; fine when something else has healed it already."""
+
+    def repair(self) -> None:
+        """What people do afterwards, once it is healed; nothing for most faults."""
+        return

@@ -10,15 +10,19 @@ import asyncpg
 
 from kintsugi_dev.faults.base import Fault
 
-HOLD = "SELECT pg_sleep(0.5)"
-"""What a report's query is to the pool: half a second in which its connection serves nobody else."""
+HELD_SECONDS = 0.5
+"""How long a worker waits for somebody else's answer in the middle of its transaction."""
+LOOK = "SELECT id, name, balance FROM customers WHERE id = $1"
 
 
 class ExhaustedPool(Fault):
-    """A new service starts `clients` workers that go through the same pool, each with slow queries."""
+    """A new service starts `clients` workers that call a payment provider while they hold a transaction open.
+
+    Each transaction is short and blocks nobody, but keeps one of the pool's connections for half a second.
+    """
 
     name: ClassVar[str] = "exhausted-pool"
-    title: ClassVar[str] = "a new service's slow queries take every connection of the pool"
+    title: ClassVar[str] = "a new service's transactions hold every connection of the pool"
 
     def __init__(self, dsn: str, clients: int) -> None:
         self._dsn = dsn
@@ -33,12 +37,13 @@ class ExhaustedPool(Fault):
     def lift(self) -> None:
         """Stop them."""
         self._stop.set()
-        self._thread.join(10)
+        if self._thread.is_alive():
+            self._thread.join(10)
 
     async def _run(self) -> None:
-        await asyncio.gather(*(self._work() for _ in range(self._clients)))
+        await asyncio.gather(*(self._work(number) for number in range(self._clients)))
 
-    async def _work(self) -> None:
+    async def _work(self, number: int) -> None:
         while not self._stop.is_set():
             try:
                 connection = await asyncpg.connect(self._dsn, statement_cache_size=0)
@@ -47,7 +52,9 @@ class ExhaustedPool(Fault):
                 continue
             try:
                 while not self._stop.is_set():
-                    await connection.execute(HOLD)
+                    async with connection.transaction():
+                        await connection.fetchrow(LOOK, 1000 + number)
+                        await asyncio.sleep(HELD_SECONDS)
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 await asyncio.sleep(0.2)
             finally:
