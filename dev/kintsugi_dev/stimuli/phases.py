@@ -295,14 +295,11 @@ async def frozen_in_a_flush(world: World, until: float) -> None:
     await _freeze(world, until, works, "wait_event ~* 'walsync' AND pid = {pid}")
 
 
-LWLOCK = "wait_event_type = 'LWLock' AND wait_event !~* 'wal' AND pid <> {pid}"
-
-
-async def frozen_with_a_lightweight_lock(world: World, until: float) -> None:
-    """A session stopped while it holds a lightweight lock that others need: all change the same block."""
-    work = "DO $$ BEGIN FOR i IN 1..200 LOOP UPDATE pairs SET value = i WHERE id = {n}; COMMIT; END LOOP; END $$"
-    works = [work.format(n=n) for n in range(10, 13)]
-    await _freeze(world, until, works, LWLOCK, commit="off")
+async def slow_index_insert(world: World, until: float) -> None:
+    """An index whose comparison sleeps, so that its block stays locked (a lightweight lock) while others need it."""
+    insert = "INSERT INTO sorted VALUES (1)"
+    slow = repeat(world, until, insert, pause=0.1, **{"stimuli.slow": "on"})
+    await asyncio.gather(slow, repeat(world, until, insert), repeat(world, until, insert))
 
 
 async def _freeze(
@@ -310,8 +307,6 @@ async def _freeze(
     until: float,
     works: Sequence[str],
     state: str,
-    *,
-    commit: str = "local",
 ) -> None:
     """Stop workers at random until one is stopped in the wanted state, and leave that one for a while.
 
@@ -319,8 +314,7 @@ async def _freeze(
     """
     async with contextlib.AsyncExitStack() as stack:
         watcher = await stack.enter_async_context(world.session())
-        own = {"synchronous_commit": commit}
-        workers = [await stack.enter_async_context(world.session(settings=own)) for _ in works]
+        workers = [await stack.enter_async_context(world.session()) for _ in works]
         pids = [await worker.fetchval("SELECT pg_backend_pid()") for worker in workers]
         tasks = [asyncio.create_task(_loop(worker, work, until)) for worker, work in zip(workers, works, strict=True)]
         turn = 0
@@ -329,8 +323,7 @@ async def _freeze(
             pid = pids[turn % len(pids)]
             with frozen([pid]):
                 question = f"SELECT count(*) FROM pg_stat_activity WHERE {state.format(pid=pid)}"
-                # Time for the others to meet what it holds, also on a busy machine.
-                await asyncio.sleep(0.03)
+                await asyncio.sleep(0.005)
                 with contextlib.suppress(TimeoutError):
                     if await asyncio.wait_for(watcher.fetchval(question), 1):
                         await asyncio.sleep(1.5)
@@ -387,7 +380,7 @@ async def primary_gone(world: World, until: float) -> None:
 
 PHASES: Final[Sequence[tuple[float, Sequence[Act]]]] = (
     (
-        12.0,
+        10.0,
         (
             lock_tree,
             transactions,
@@ -404,7 +397,7 @@ PHASES: Final[Sequence[tuple[float, Sequence[Act]]]] = (
         ),
     ),
     (
-        10.0,
+        9.0,
         (
             spilling,
             scanning,
@@ -418,9 +411,8 @@ PHASES: Final[Sequence[tuple[float, Sequence[Act]]]] = (
             paused_replay,
         ),
     ),
-    (8.0, (conflicting_with_replay, frozen_in_a_read)),
-    (8.0, (silent_receiver, frozen_in_a_flush)),
-    (8.0, (frozen_with_a_lightweight_lock,)),
+    (7.0, (conflicting_with_replay, frozen_in_a_read, slow_index_insert)),
+    (6.0, (silent_receiver, frozen_in_a_flush)),
     (5.0, (all_connections_taken, locked_catalogue)),
     (5.0, (replica_and_pooler_gone,)),
     (4.0, (primary_gone,)),

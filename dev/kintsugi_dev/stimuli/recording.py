@@ -22,7 +22,7 @@ from kintsugi_dev.stimuli.phases import PHASES, Act
 from kintsugi_dev.stimuli.world import DATABASE, SERVICE, World, world
 
 INTERVAL = 1.0
-QUIET = 8.0
+QUIET = 7.0
 SETTLE = 1.5
 """Seconds between two phases, in which rates still show the one before."""
 

@@ -56,7 +56,7 @@ STIMULI: Final[Mapping[str, Stimulus]] = {
     "idle_in_transaction_age": Stimulus(phases.lock_tree),
     "prepared_transaction_age": Stimulus(phases.prepared_transaction),
     "deadlocks": Stimulus(phases.deadlocks),
-    "lwlock_waiters": Stimulus(phases.frozen_with_a_lightweight_lock),
+    "lwlock_waiters": Stimulus(phases.slow_index_insert),
     "cache_hit_ratio": Stimulus(phases.scanning, "down"),
     "blocks_read": Stimulus(phases.scanning),
     "buffers_allocated": Stimulus(phases.scanning),

@@ -55,6 +55,17 @@ CREATE TABLE littered (id int) WITH (autovacuum_vacuum_cost_delay = 100, autovac
 CREATE TABLE scattered (id int) WITH (autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1);
 INSERT INTO littered SELECT generate_series(1, 30000);
 INSERT INTO scattered SELECT generate_series(1, 30000);
+
+CREATE FUNCTION compare_slowly(int, int) RETURNS int LANGUAGE plpgsql IMMUTABLE STRICT AS $$
+BEGIN
+  IF current_setting('stimuli.slow', true) = 'on' THEN PERFORM pg_sleep(0.7); END IF;
+  RETURN btint4cmp($1, $2);
+END $$;
+CREATE OPERATOR CLASS slow_ops FOR TYPE int USING btree AS
+  OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =, OPERATOR 4 >=, OPERATOR 5 >, FUNCTION 1 compare_slowly(int, int);
+CREATE TABLE sorted (id int) WITH (autovacuum_enabled = off);
+CREATE INDEX ON sorted (id slow_ops);
+INSERT INTO sorted VALUES (0), (2);
 """
 
 
