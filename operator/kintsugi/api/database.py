@@ -197,7 +197,7 @@ class DatabaseStatus(Status):
     )
     doing: str = Field(default="", description="What Kintsugi is doing and why, in a sentence.")
     conditions: tuple[Condition, ...] = Field(
-        default=(), description="What is in order and what isn't; Ready sums it up."
+        default=(), description="What is in order and what isn't; Healthy sums it up."
     )
     components: tuple[ComponentStatus, ...] = Field(
         default=(), description="Every component at risk, most certain first."
@@ -213,6 +213,7 @@ class DatabaseStatus(Status):
     )
     budget: Budget = Budget()
     track_record: tuple[TrackRecord, ...] = Field(default=(), description="How each action type has done here.")
+    acknowledged: str = Field(default="", description="The kintsugi.dev/acknowledge annotation already acted upon.")
     server_version: str = Field(default="", description="The version that the server reports.")
 
 

@@ -172,9 +172,10 @@ class DatabaseLoop:
                 if attempt.kind == "execute":
                     budget = started(budget, attempt.started_at, now)
             budget, records = settle(budget, records, action)
-        if (word := database.metadata.annotations.get(ACKNOWLEDGE)) is not None:
-            records = acknowledged(records, None if word in ("", "all") else word)
-        status = database.status.model_copy(update={"budget": budget, "track_record": records})
+        word = database.metadata.annotations.get(ACKNOWLEDGE, "")
+        if word and word != database.status.acknowledged:
+            records = acknowledged(records, None if word == "all" else word)
+        status = database.status.model_copy(update={"budget": budget, "track_record": records, "acknowledged": word})
         return database.model_copy(update={"status": status})
 
     # --- incident ---
