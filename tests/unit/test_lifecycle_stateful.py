@@ -64,11 +64,21 @@ class World(RuleBasedStateMachine):
         approvers=st.sampled_from([0, 0, 0, 1, 2]),
         undo=st.sampled_from(["Steps", "Steps", "Nothing", "Impossible"]),
         runnable=st.sampled_from([True] * 9 + [False]),
+        approved=st.booleans(),
     )
     def propose(
-        self, steps: int, idempotent: bool, transaction: bool, approvers: int, undo: Any, runnable: bool
+        self,
+        steps: int,
+        idempotent: bool,
+        transaction: bool,
+        approvers: int,
+        undo: Any,
+        runnable: bool,
+        approved: bool,
     ) -> None:
-        """A database loop has decided."""
+        """A database loop has decided; half of the time people have said yes by the time we look."""
+        if approved:
+            self.approvals = Approvals(approved_by="ann", second_approved_by="ben")
         self.idempotent = idempotent
         self.action = an_action(
             a_spec(
@@ -151,10 +161,12 @@ class World(RuleBasedStateMachine):
             return Judgement(Forbidden((WAIT,)), (WAIT,), ())
         return Judgement(Auto(), (), ())
 
-    @rule(looks=st.integers(1, 3), verdict=st.sampled_from([None, *Outcome]))
-    def all_goes_well_for_a_while(self, looks: int, verdict: Any) -> None:
+    @rule(looks=st.integers(1, 4), works=st.booleans(), verdict=st.sampled_from([None, *Outcome]))
+    def all_goes_well_for_a_while(self, looks: int, works: bool, verdict: Any) -> None:
         for _ in range(looks):
             self.the_operator_looks(set(), {}, None, False, verdict, "fine")
+            while works and self.run is not None:
+                self.a_step_runs("done", True, "fine")
 
     @rule(
         unread=st.sets(st.sampled_from(list(Need)), max_size=2),
@@ -344,14 +356,14 @@ class World(RuleBasedStateMachine):
         self.nothing_that_was_done_is_lost()
 
 
-World.TestCase.settings = settings(max_examples=300, stateful_step_count=30, deadline=None)
+World.TestCase.settings = settings(max_examples=400, stateful_step_count=25, deadline=None)
 TestLifecycle = World.TestCase
 
 
 def test_a_clock_that_was_set_back_does_not_stop_an_action() -> None:
     """Time may step back under a running attempt; it still ends."""
     world = World()
-    world.propose(1, True, True, 0, "Steps", True)
+    world.propose(1, True, True, 0, "Steps", True, False)
     world.now = NOW + timedelta(minutes=5)
     for _ in range(2):
         world.the_operator_looks(set(), {}, None, False, None, "fine")
