@@ -49,6 +49,54 @@ def test_a_sample_applies_and_is_read_back_by_the_models(
             MODELS[document["kind"]].model_validate(_known(stored))
 
 
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("spec.connection.host", "::1"),
+        ("spec.connection.host", "10.0.0.7"),
+        ("spec.connection.host", "orders.db.example.com."),
+        ("spec.connection.database", "Orders 2"),
+        ("spec.metrics.prometheus", "https://metrics.example.com:9090/team/prometheus"),
+        ("spec.metrics.matchers", {"_private": 'with "quotes" \\ and ü'}),
+        ("spec.metrics.scrapeInterval", "1m30s"),
+        ("spec.slo.target", "1500ms"),
+        ("spec.reference", {"minimum": "30m", "window": "30m"}),
+    ],
+)
+def test_an_unusual_but_right_database_is_accepted(path: str, value: Any, rest: Rest) -> None:
+    rest.create(a_database(**{path: value}), dry_run=True)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("spec.selector", {}),
+        ("spec.selector.matchLabels", {"example.com/tier": ""}),
+        ("spec.limits.perHour", 0),
+        ("spec.limits.cooldown", "0s"),
+        ("spec.objectives", {"latency": 0, "throughput": 0, "consistency": 1, "resources": 0}),
+        (
+            "spec.constraints.protected",
+            ['shop."My.Orders"', "*.ledger", "audit.*", "application:nightly backup", "role:*"],
+        ),
+        ("spec.constraints.maxDataLoss", "512KiB"),
+        ("spec.windows[0].timeZone", "Etc/GMT+5"),
+        ("spec.windows[0].timeZone", "America/Argentina/Buenos_Aires"),
+        ("spec.windows[0].schedule", "*/15 0-6/2,22 1,15 JAN-MAR,12 mon-fri"),
+        ("spec.windows[0].schedule", "59 23 31 12 7"),
+        ("spec.windows[0].duration", "168h"),
+        ("spec.rollout.maxHarmRate", "0.5%"),
+        ("spec.mode", "Recommend"),
+    ],
+)
+def test_an_unusual_but_right_policy_is_accepted(path: str, value: Any, rest: Rest) -> None:
+    rest.create(a_policy(**{path: value}), dry_run=True)
+
+
+def test_a_recommendation_needs_no_plan(rest: Rest) -> None:
+    rest.create(an_action(**{"spec.runnable": False, "spec.plan": []}), dry_run=True)
+
+
 def test_samples_cover_every_field_of_a_database_and_a_policy(cluster: Cluster) -> None:
     documents = [d for sample in SAMPLES for d in yaml.safe_load_all(sample.read_text(encoding="utf-8"))]
     for kind, crd in (("MonitoredDatabase", "monitoreddatabases"), ("HealingPolicy", "healingpolicies")):

@@ -171,6 +171,13 @@ POLICIES = [
         field="spec.constraints.protected[0]",
     ),
     policy(
+        "a quote without end",
+        "spec.constraints.protected",
+        ['"shop.orders'],
+        "write it like public.ledger",
+        field="spec.constraints.protected[0]",
+    ),
+    policy(
         "an unknown protection",
         "spec.constraints.protected",
         ["user:x"],

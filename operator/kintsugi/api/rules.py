@@ -161,6 +161,8 @@ def _cron(index: int, what: str, says: str, regex: str) -> Rule:
     )
 
 
+_IDENTIFIER = r"""("([^"]|"")+"|[^\s.":]+)"""
+
 POLICY_RULES: tuple[Rule, ...] = (
     Rule(
         "spec",
@@ -193,8 +195,9 @@ POLICY_RULES: tuple[Rule, ...] = (
     _between("spec.constraints.maxReplicationLag", "0s", "1h", "write how far a replica may lag and still be promoted"),
     Rule(
         "spec.constraints.protected[]",
-        r"self.matches(r'^((role|database|application):\S+|[^\s.:]+\.[^\s.:]+)$')",
-        "protected must be schema.table, role:NAME, database:NAME or application:NAME; write it like public.ledger",
+        rf"self.matches(r'^((role|database|application):\S(.*\S)?|{_IDENTIFIER}\.{_IDENTIFIER})$')",
+        "protected must be schema.table, role:NAME, database:NAME or application:NAME; write it like public.ledger, "
+        "or *.ledger for every schema",
     ),
     _between("spec.limits.cooldown", "0s", "24h", "write how long a database is left alone after an action"),
     Rule(
