@@ -17,7 +17,7 @@ INSERT INTO customers (id, name, balance)
 INSERT INTO orders (id, customer_id, total, created_at)
     SELECT n, 1 + n % {customers}, 100, now() - n * interval '1 minute' FROM generate_series(1, {orders}) n;
 INSERT INTO order_lines (order_id, product_id, quantity, price, note)
-    SELECT 1 + n / {per_order}, n * 7919 % 1000, 1 + n % 3, 20, 'left at the door of neighbour ' || n
+    SELECT 1 + n / {per_order}, n % 1000 * 7919 % 1000, 1 + n % 3, 20, 'left at the door of neighbour ' || n
     FROM generate_series(0, {lines} - 1) n;
 SELECT setval(pg_get_serial_sequence('customers', 'id'), {customers});
 SELECT setval(pg_get_serial_sequence('orders', 'id'), {orders});
