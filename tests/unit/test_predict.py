@@ -75,6 +75,21 @@ def test_a_client_that_felt_it_first_is_still_not_the_root() -> None:
     assert forecast.root == "lock-manager"
 
 
+def test_the_root_stays_the_root_when_it_has_recovered_and_others_have_not() -> None:
+    left = {"lock-manager": NOW - 30, "client": NOW - 27, "pooler": NOW - 25}
+    forecast = PropagationPredictor().predict(an_anomaly(left, scores={"lock-manager": 0.1}), TOPOLOGY, NOW)
+    assert forecast.root == "lock-manager"
+    assert {impact.component for impact in forecast.impacts if impact.degraded} == {"client", "pooler"}
+    assert forecast.sentence.startswith("lock manager since 30 s, recovered; not yet: client, pooler")
+
+
+def test_an_incident_whose_components_are_all_back_is_said_to_recover() -> None:
+    anomaly = an_anomaly({"lock-manager": NOW - 30}, scores={"lock-manager": 0.1})
+    forecast = PropagationPredictor().predict(anomaly, TOPOLOGY, NOW)
+    assert forecast.impacts == ()
+    assert forecast.sentence == "lock manager since 30 s, recovering"
+
+
 def test_an_old_drift_that_explains_little_is_not_the_root() -> None:
     left = {"autovacuum": NOW - 300, "lock-manager": NOW - 10, "connections": NOW - 5, "client": NOW - 4}
     assert PropagationPredictor().predict(an_anomaly(left), TOPOLOGY, NOW).root == "lock-manager"

@@ -117,13 +117,13 @@ class RobustDetector:
         recent, horizon = observed.recent, now - (STALE + 0.5) * observed.recent.interval
         fresh = recent.between(horizon, np.inf)
         if not fresh.mask.any():
-            return f"no sample for {_silence(recent, now)}: is Prometheus reachable, and does it scrape this database?"
+            return f"{_silence(recent, now)}: is Prometheus reachable, and does it scrape this database?"
         up = fresh.column(self._alive)
         if len(up) and up[-1] < 0.5:
             return ""
         if not len(up) and (len(recent.column(self._alive)) or len(observed.reference.column(self._alive))):
             silence = _silence(recent, now, self._alive)
-            return f"{self._alive} is missing for {silence} while other metrics arrive: is the collector running?"
+            return f"{silence} of {self._alive} while other metrics arrive: is the collector running?"
         own = [s.name for s in observed.catalogue if s.component not in self._outside and s.name != self._alive]
         known = _ever(observed.reference, own) | _ever(recent, own)
         lost = known & ~_ever(fresh, own)
@@ -142,7 +142,7 @@ def _silence(recent: Frame, now: float, name: str | None = None) -> str:
     """How long ago something (or the named signal) was last seen, in words."""
     names = recent.signals if name is None else (name,)
     seen = recent.times[~np.isnan(cells(recent, names)).all(axis=1)]
-    return human(max(now - float(seen[-1]), 0.0)) if len(seen) else "as long as we remember"
+    return f"no sample for {human(max(now - float(seen[-1]), 0.0))}" if len(seen) else "no sample has arrived yet"
 
 
 def _ignorance(observed: Observed) -> str:
@@ -282,17 +282,17 @@ def _contribution(model: Model, rows: Rows, index: int, first_at: Mapping[str, f
 
 
 def _sentence(signal: Signal, value: float, reference: float, deviation: float) -> str:
-    """As in "longest lock wait 12 s, normally 0 ms (24 σ)"."""
+    """As in "lock wait age 12 s, normally 0 ms (24 σ)"."""
+    if signal.name.endswith("_up") and value < 0.5:
+        return f"{signal.name.removesuffix('_up')} does not answer"
     sigmas = f"{deviation:.0f} σ" if deviation < 1000 else "> 1000 σ"
     return f"{title(signal)} {quantity(value, signal.unit)}, normally {quantity(reference, signal.unit)} ({sigmas})"
 
 
 def title(signal: Signal) -> str:
-    """What a signal is called in a sentence: the first clause of its description, or its name if that is long."""
-    clause = signal.description.strip().split(". ")[0].split("; ")[0].split(" (")[0].split(", ")[0].rstrip(".")
-    if not clause or len(clause) > 60:
-        return signal.name.replace("_", " ")
-    return clause if clause[:2].isupper() else clause[0].lower() + clause[1:]
+    """What a signal is called in a sentence: its name as words, without the unit that follows the number."""
+    words = signal.name.replace("_", " ")
+    return words.removesuffix(f" {signal.unit}")
 
 
 def _unjudged(health: Health, reason: str) -> Anomaly:

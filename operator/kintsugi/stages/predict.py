@@ -2,9 +2,10 @@
 
 Trouble travels along the topology's edges: the probability of a path is the product of its gains, its time the sum of
 its delays, and the most probable path counts (Dijkstra over −log gain). Every component that is degraded now is a
-source. The **root** is the degraded component that explains most of the others: the sum of its path probabilities to
-those that did not leave their bands (much) before it. So the earliest wins where it is upstream, and an old drift
-elsewhere does not. Where none explains at least half of the others, the root is unknown and said to be.
+source. The **root** is the component that explains most of the others in this incident: the sum of its path
+probabilities to those that did not leave their bands (much) before it. So the earliest wins where it is upstream, an
+old drift elsewhere does not, and a root stays one when it has recovered and others have not. Where none explains at
+least half of the others, the root is unknown and said to be.
 
 Thresholds differ between signals, so an order within two samples says little, and less at the ends of the graph: a
 client's latency moves by milliseconds long before a lock wait lasts a second. Whatever explains nothing itself may
@@ -54,7 +55,7 @@ class Reach:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A component that is degraded now: how much (its score), and when it left its band."""
+    """A component of this incident: how degraded it is now (its score), and when it first left its band."""
 
     component: str
     strength: float
@@ -78,13 +79,14 @@ class PropagationPredictor:
         """
         if not anomaly.flagged:
             return NO_FORECAST
-        sources = _sources(anomaly, now)
-        if not sources:
-            return NO_FORECAST
-        ways = {source.component: reaches(topology, source.component) for source in sources}
-        root = _root(sources, ways, self._tolerance)
+        involved = _involved(anomaly, now)
+        sources = [one for one in involved if one.strength >= DEGRADED]
+        ways = {one.component: reaches(topology, one.component) for one in involved}
+        root = _root(involved, ways, self._tolerance)
         seen = set(anomaly.components)
         impacts = (*_present(sources, ways, root), *_ahead(sources, ways, root, topology, seen, now))
+        if root is None and not impacts:
+            return NO_FORECAST
         return Forecast(root.component if root else None, impacts, _sentence(root, sources, impacts, topology, now))
 
 
@@ -108,8 +110,8 @@ def reaches(topology: Topology, source: str) -> Mapping[str, Reach]:
     return done
 
 
-def _sources(anomaly: Anomaly, now: float) -> list[Source]:
-    """The degraded components, in order of departure; one without a known departure left just now."""
+def _involved(anomaly: Anomaly, now: float) -> list[Source]:
+    """Components that are degraded, or were in this incident, in order of departure; an unknown one is just now."""
     left: dict[str, float] = {}
     for contribution in anomaly.contributions:
         if contribution.first_at is not None:
@@ -117,7 +119,7 @@ def _sources(anomaly: Anomaly, now: float) -> list[Source]:
     found = [
         Source(component, score, left.get(component, now))
         for component, score in anomaly.components.items()
-        if score >= DEGRADED
+        if score >= DEGRADED or component in left
     ]
     return sorted(found, key=lambda s: (s.onset, -s.strength, s.component))
 
@@ -204,16 +206,19 @@ def _impact(
 def _sentence(
     root: Source | None, sources: Sequence[Source], impacts: Sequence[Impact], topology: Topology, now: float
 ) -> str:
-    """As in "lock manager since 12 s; connections at risk in ~9 s (84 %), client in ~20 s (65 %)"."""
-    if root is not None:
-        start = f"{topology.title(root.component)} since {human(max(now - root.onset, 0.0))}"
-        rest = [topology.title(s.component) for s in sources if s is not root][:NAMED]
-        begun = f"{start}, then {', '.join(rest)}" if rest else start
-    else:
-        names = ", ".join(topology.title(source.component) for source in sources[:NAMED])
-        begun = f"no single root: {names} left their bands independently"
+    """As in "lock manager since 12 s, then client; at risk: connections in ~9 s (84 %)"."""
+    begun = _begun(root, sources, topology, now)
     soon = sorted((i for i in impacts if not i.degraded), key=lambda i: (-i.probability, i.eta))[:NAMED]
-    if not soon:
-        return begun
     words = [f"{topology.title(i.component)} in ~{human(round(i.eta))} ({i.probability * 100:.0f} %)" for i in soon]
-    return f"{begun}; at risk: {', '.join(words)}"
+    return f"{begun}; at risk: {', '.join(words)}" if words else begun
+
+
+def _begun(root: Source | None, sources: Sequence[Source], topology: Topology, now: float) -> str:
+    """What has happened so far."""
+    names = [topology.title(source.component) for source in sources if source is not root][:NAMED]
+    if root is None:
+        return f"no single root: {', '.join(names)} left their bands independently"
+    start = f"{topology.title(root.component)} since {human(max(now - root.onset, 0.0))}"
+    if root.strength >= DEGRADED:
+        return f"{start}, then {', '.join(names)}" if names else start
+    return f"{start}, recovered; not yet: {', '.join(names)}" if names else f"{start}, recovering"
