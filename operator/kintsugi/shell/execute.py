@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Protocol
@@ -30,7 +30,6 @@ from kintsugi.shell.session import ReservedSession
 ADVISORY_LOCK = 0x6B696E7473756769
 """`kintsugi` in ASCII: one executor at a time in a database, also when an old one lives on beside a new one."""
 
-CONNECT_MARGIN = 3.0
 OUTPUT_LENGTH = 4000
 
 
@@ -195,19 +194,17 @@ async def _locked(step: Step, connection: sql.Connection, endpoint: sql.Endpoint
         return await _execute(step, connection, endpoint)
     finally:
         with contextlib.suppress(*sql.STATEMENT_ERRORS):
+            # Only the reserved session lives on; where the connection is lost, the lock is too.
             await connection.execute(f"SELECT pg_advisory_unlock({ADVISORY_LOCK})", timeout=2)
 
 
 async def _execute(step: Step, connection: sql.Connection, endpoint: sql.Endpoint) -> StepResult:
-    patience = step.timeout + CONNECT_MARGIN
     try:
-        if step.transaction:
-            async with asyncio.timeout(patience), connection.transaction():
-                rows = await connection.fetch(step.command)
-        else:
-            rows = await connection.fetch(step.command, timeout=patience)
+        rows = await _fetch(step, connection)
     except sql.STATEMENT_ERRORS as error:
-        return _failed(sql.explain_statement(error, endpoint))
+        explained = sql.explain_statement(error, endpoint)
+        await sql.abandon(connection, isinstance(explained, sql.ConnectionLostError))
+        return _failed(explained)
     first = rows[0][0] if rows else None
     if step.expect and first is not True:
         return StepResult(
@@ -215,6 +212,17 @@ async def _execute(step: Step, connection: sql.Connection, endpoint: sql.Endpoin
             error=f"the facts on {endpoint} are no longer those of the plan; nothing was done, look at it anew",
         )
     return StepResult(StepState.DONE, output=_text(first))
+
+
+async def _fetch(step: Step, connection: sql.Connection) -> Sequence[Any]:
+    """The statement's rows. The server's own limit comes first; ours, a little later, catches a frozen server."""
+    patience = step.timeout + sql.MARGIN
+    if not step.transaction:
+        return await connection.fetch(step.command, timeout=patience)
+    await connection.execute("BEGIN", timeout=patience)
+    rows = await connection.fetch(step.command, timeout=patience)
+    await connection.execute("COMMIT", timeout=patience)
+    return rows
 
 
 def _failed(error: sql.SqlError) -> StepResult:

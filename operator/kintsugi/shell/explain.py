@@ -82,15 +82,16 @@ async def explain(
         try:
             return await _all(_Planner(connection, extensions, rows), slow)
         except sql.STATEMENT_ERRORS as error:
-            raise sql.explain_statement(error, session.endpoint) from None
+            explained = sql.explain_statement(error, session.endpoint)
+            await sql.abandon(connection, isinstance(explained, sql.ConnectionLostError))
+            raise explained from None
 
 
 async def _all(planner: _Planner, slow: Sequence[SlowStatement]) -> Explained:
     plans: list[Row] = []
     hypothetical: list[Row] = []
     for statement in slow:
-        transaction = planner.connection.transaction(readonly=True)
-        await transaction.start()
+        await planner.connection.execute("BEGIN READ ONLY")
         try:
             plan, tried = await planner.look_at(statement)
             plans.append({"queryid": statement.queryid, "role": statement.role, "plan": plan, "error": ""})
@@ -98,9 +99,8 @@ async def _all(planner: _Planner, slow: Sequence[SlowStatement]) -> Explained:
         except (asyncpg.PostgresError, NotExplainedError) as error:
             reason = getattr(error, "message", None) or str(error)
             plans.append({"queryid": statement.queryid, "role": statement.role, "plan": None, "error": reason})
-        finally:
-            await transaction.rollback()
-            await planner.forget()
+        await planner.connection.execute("ROLLBACK")
+        await planner.forget()
     return Explained(tuple(plans), tuple(hypothetical), await planner.column_stats(plans))
 
 
@@ -180,10 +180,8 @@ class _Planner:
         columns = ", ".join(map(quote_identifier, idea.columns))
         definition = f"CREATE INDEX ON {quote_qualified(idea.schema, idea.table)} ({columns})"
         await self.connection.fetch(f"SELECT {hypopg}.hypopg_create_index({quote_literal(definition)})")
-        try:
-            better = await self._plan(text)
-        finally:
-            await self.connection.fetch(f"SELECT {hypopg}.hypopg_reset()")
+        better = await self._plan(text)
+        await self.connection.fetch(f"SELECT {hypopg}.hypopg_reset()")
         row: dict[str, Any] = {"queryid": statement.queryid, "role": statement.role, "schema": idea.schema}
         row |= {"table": idea.table, "columns": list(idea.columns)}
         return {**row, "cost_before": total_cost(plan), "cost_after": total_cost(better)}

@@ -47,16 +47,21 @@ class ReservedSession:
 
     async def fetch_on(self, connection: sql.Connection, statement: str, *, within: float) -> Sequence[Any]:
         """As `fetch`, for who has the turn already."""
+        patience = within + 1.0
         try:
-            # The server's limit comes first, ours catches a frozen server.
-            async with asyncio.timeout(within + 1.0), connection.transaction(readonly=True):
-                await connection.execute(f"SET LOCAL statement_timeout = {sql.milliseconds(within)}")
-                return await connection.fetch(statement)
+            begin = f"BEGIN READ ONLY; SET LOCAL statement_timeout = {sql.milliseconds(within)}"
+            await connection.execute(begin, timeout=patience)
+            rows = await connection.fetch(statement, timeout=patience)
+            await connection.execute("COMMIT", timeout=patience)
         except sql.STATEMENT_ERRORS as error:
             explained = sql.explain_statement(error, self.endpoint)
-            if isinstance(explained, sql.ConnectionLostError):
-                connection.terminate()
+            await sql.abandon(connection, isinstance(explained, sql.ConnectionLostError))
             raise explained from None
+        except asyncio.CancelledError:
+            # Whatever was under way is still: nobody else shall wait for its answer.
+            connection.terminate()
+            raise
+        return rows
 
     @contextlib.asynccontextmanager
     async def lent(self, application: str, *, statement_timeout: float) -> AsyncIterator[sql.Connection]:

@@ -31,6 +31,8 @@ from kintsugi.api.database import DatabaseSpec
 PRIMARY = "primary"
 CONNECT_SECONDS = 3.0
 LOCK_SECONDS = 2.0
+MARGIN = 2.0
+"""Seconds that a server's answer may come after its own limit."""
 
 
 class SqlError(Exception):
@@ -157,6 +159,8 @@ async def connect(
             password=endpoint.password,
             ssl=_tls(endpoint),
             timeout=within,
+            # The server's own limit comes first; ours catches a frozen server, in every single exchange.
+            command_timeout=statement_timeout + MARGIN,
             statement_cache_size=cached_statements,
             server_settings=settings,
         )
@@ -169,6 +173,17 @@ async def close(connection: Connection) -> None:
     try:
         await connection.close(timeout=1)
     except STATEMENT_ERRORS:
+        connection.terminate()
+
+
+async def abandon(connection: Connection, lost: bool) -> None:
+    """Leave a failed transaction; a server that no longer answers is not asked again."""
+    try:
+        if not lost:
+            await connection.execute("ROLLBACK", timeout=MARGIN)
+    except STATEMENT_ERRORS:
+        lost = True
+    if lost:
         connection.terminate()
 
 
@@ -261,7 +276,14 @@ def _lost(endpoint: Endpoint) -> ConnectionLostError:
     )
 
 
-STATEMENT_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, asyncio.IncompleteReadError)
+STATEMENT_ERRORS = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # the server hung up while the connection was idle, and asyncpg had not noticed
+    OSError,
+    TimeoutError,
+    asyncio.IncompleteReadError,
+)
 """What a statement can raise; `explain_statement` knows each."""
 
 
