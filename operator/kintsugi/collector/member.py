@@ -38,6 +38,8 @@ REASONS: Mapping[type[sql.SqlError], str] = {
 LOST = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    # What asyncpg says when the server hung up while the connection was idle and it has not noticed yet.
+    asyncpg.InternalClientError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     OSError,
@@ -74,7 +76,7 @@ class Member:
         self._name = f"{database.key} {config.name} ({config.host}:{config.port})"
         # Half of the budget, so that one slow query does not take the time of all others.
         self._statement_timeout = budget / 2
-        self._link: Link[Connection] = Link(self._name, self._connect, lambda connection: connection.is_closed())
+        self._link: Link[Connection] = Link(self._name, self.connect, lambda connection: connection.is_closed())
         self._work: asyncio.Task[None] | None = None
         self._work_started = 0.0
         self._counters = Counters()
@@ -122,7 +124,13 @@ class Member:
         # Shielded: a query that is late is ended by the server, not by tearing the connection down.
         await asyncio.shield(self._work)
 
-    async def _connect(self) -> Connection:
+    async def connect(self) -> Connection:
+        """A new session with the collector's limits: read only, and short of patience.
+
+        Raises:
+            NotConnectedError: the server refused or did not answer.
+            CredentialError: a file with user name or password can't be read.
+        """
         endpoint = Endpoint(
             host=self._config.host,
             port=self._config.port,

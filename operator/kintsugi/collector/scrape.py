@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -11,6 +12,8 @@ from kintsugi.collector.config import CollectorConfig
 from kintsugi.collector.exposition import Exposition
 from kintsugi.collector.member import Member
 from kintsugi.collector.pooler import Pooler
+
+log = logging.getLogger("kintsugi.collector")
 
 
 class _Target(Protocol):
@@ -48,7 +51,11 @@ class DatabaseCollector:
     async def _scrape(self, budget: float) -> bytes:
         until = asyncio.get_running_loop().time() + budget
         out = Exposition()
-        await asyncio.gather(*(target.scrape(until, out) for target in self._targets))
+        ends = await asyncio.gather(*(target.scrape(until, out) for target in self._targets), return_exceptions=True)
+        for error in ends:
+            # A defect of ours with one server must not cost the others their metrics.
+            if isinstance(error, Exception):
+                log.error("a scrape ended in an unexpected error", exc_info=error)
         return out.text() + generate_latest(self._own)
 
 
