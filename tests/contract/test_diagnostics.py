@@ -14,11 +14,12 @@ import asyncpg
 import psutil
 import pytest
 
-from kintsugi.domain.actions import NotProposed
+from kintsugi.domain.actions import NotProposed, Step, StepKind
 from kintsugi.shell.diagnose import Diagnoser, targets_for
+from kintsugi.shell.execute import StepState, run_step
 from kintsugi_dev.patient import POSTGRESQL, Patient, patient
 from kintsugi_dev.servers import Database, PostgreSQL, fresh_database
-from kintsugi_dev.servers.roles import HEALER, MONITOR
+from kintsugi_dev.servers.roles import HEALER, MONITOR, ROLES
 
 SCHEMA = """
 CREATE TABLE public.orders (id int PRIMARY KEY, customer int, note text);
@@ -165,7 +166,7 @@ async def test_with_every_connection_taken_a_diagnosis_still_answers(server_dir:
     ):
         async with patient(database, schema=SCHEMA) as shop:
             await shop.diagnoser.baseline()
-            taken = []
+            taken: list[asyncpg.Connection] = []
             with contextlib.suppress(asyncpg.TooManyConnectionsError):
                 while len(taken) < 10:
                     taken.append(await shop.session())
@@ -307,3 +308,32 @@ async def test_every_member_is_asked_directly_and_says_who_it_is(server_dir: Pat
     assert "connection refused" in after["orders-0"].error
     assert after["orders-1"].reachable
     assert not after["orders-1"].wal_receiver_streaming
+
+
+# --- the documented roles ---
+
+
+async def test_the_documented_sql_names_the_owners_and_may_be_run_again(database_of_each_version: Database) -> None:
+    database = database_of_each_version
+    async with patient(database, schema=SCHEMA) as shop:
+        role = shop.app
+        database.execute(f'REVOKE "{role}" FROM {HEALER}')
+        assert not database.value("SELECT pg_has_role($1, $2, 'USAGE')", HEALER, role)
+
+        for _ in range(2):
+            database.execute(f"SET kintsugi.owners = ' {role}, {role}'; {ROLES}")
+
+        assert database.value("SELECT pg_has_role($1, $2, 'USAGE')", HEALER, role)
+        assert not database.value("SELECT pg_has_role($1, $2, 'USAGE')", MONITOR, role)
+        assert not database.value("SELECT bool_or(rolsuper) FROM pg_roles WHERE rolname LIKE 'kintsugi%'")
+
+
+async def test_the_monitoring_role_can_end_no_session_and_promote_nothing(shop: Patient) -> None:
+    victim = await shop.session()
+    targets = targets_for(shop.spec, {"username": MONITOR, "password": "monitor"})
+
+    for command in (f"SELECT pg_terminate_backend({victim.get_server_pid()})", "SELECT pg_promote(true, 1)"):
+        result = await run_step(Step(StepKind.SQL, "primary", command), targets, "test")
+        assert result.state is StepState.FAILED
+        assert "docs/database-role.sql" in result.error
+    assert await victim.fetchval("SELECT 1") == 1
