@@ -121,6 +121,22 @@ def test_a_cause_corroborates_a_symptom_that_alone_is_too_weak() -> None:
     assert database.flagged_from(20)
 
 
+def test_signals_that_no_longer_move_together_corroborate_a_symptom() -> None:
+    def a_database() -> Database:
+        database = Database(samples=400)
+        load = np.random.default_rng(2).normal(0.0, 10.0, size=400)
+        for name in ("calls", "requests", "reads", "used", "hit_ratio"):
+            database.values[:, NAMES.index(name)] = 100.0 + load + database.values[:, NAMES.index(name)]
+        database.spoil("wait_age", 10, 14.0)
+        return database
+
+    together, apart = a_database(), a_database()
+    apart.values[apart.learned + 10 :, NAMES.index("calls")] = 100.0
+    apart.values[apart.learned + 10 :, NAMES.index("requests")] = 140.0
+    assert together.flagged_from(40) == []
+    assert apart.flagged_from(40)
+
+
 def test_causes_and_context_never_flag_by_themselves() -> None:
     database = Database()
     for name in ("reads", "used", "calls", "requests"):
