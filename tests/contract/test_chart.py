@@ -236,11 +236,10 @@ def test_with_namespaces_given_secrets_and_workloads_elsewhere_are_out_of_reach(
     assert set(_may(bare, OPERATOR, rights, SYSTEM)) == {False}
 
 
-def test_leases_are_for_the_operators_own_namespace(cluster: Cluster) -> None:
+def test_the_operator_has_no_right_that_nothing_uses(cluster: Cluster) -> None:
     rights = [("create", "leases.coordination.k8s.io"), ("update", "leases.coordination.k8s.io")]
 
-    assert set(_may(cluster, OPERATOR, rights, SYSTEM)) == {True}
-    assert set(_may(cluster, OPERATOR, rights, "shop")) == {False}
+    assert set(_may(cluster, OPERATOR, rights, SYSTEM)) == {False}
 
 
 APPROVE = [("update", f"healingactions.kintsugi.dev/approve-{risk}") for risk in ("low", "medium", "high")]

@@ -27,9 +27,9 @@ PAUSED_BY = f"{GROUP}/paused-by"
 ACKNOWLEDGE = f"{GROUP}/acknowledge"
 ACKNOWLEDGED_BY = f"{GROUP}/acknowledged-by"
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-DURATION_PATTERN = r"^([0-9]+(ms|s|m|h|d))+$"
-_DURATION_PART = re.compile(r"([0-9]+)(ms|s|m|h|d)")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+DURATION_PATTERN = r"^([0-9]+(ms|s|m|h))+$"
+_DURATION_PART = re.compile(r"([0-9]+)(ms|s|m|h)")
 _SIZES = {"B": 1, "kB": 1000, "KiB": 1024, "MB": 1000**2, "MiB": 1024**2, "GB": 1000**3, "GiB": 1024**3}
 SIZE_PATTERN = r"^[0-9]+(B|kB|KiB|MB|MiB|GB|GiB)$"
 PERCENT_PATTERN = r"^(100|[0-9]{1,2}(\.[0-9]+)?)%$"
@@ -65,7 +65,7 @@ def format_duration(value: timedelta) -> str:
     """The shortest spelling that `parse_duration` reads back."""
     left = round(value.total_seconds() * 1000)
     parts = []
-    for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)):
+    for unit, size in (("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)):
         count, left = divmod(left, size)
         if count:
             parts.append(f"{count}{unit}")

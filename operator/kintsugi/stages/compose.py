@@ -7,6 +7,7 @@ what was approved.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -158,7 +159,8 @@ def undo_of(undo: UndoPlan) -> Undo:
 
 def evidence_of(candidate: Candidate, anomaly: Anomaly, summary: str, not_proposed: Sequence[str]) -> Evidence:
     """Why, in words and numbers: the diagnosis' facts and the signals that deviate most."""
-    shown = sorted(anomaly.contributions, key=lambda c: -c.deviation)[:SHOWN_SIGNALS]
+    known = [c for c in anomaly.contributions if all(map(math.isfinite, (c.deviation, c.value, c.reference)))]
+    shown = sorted(known, key=lambda c: -c.deviation)[:SHOWN_SIGNALS]
     return Evidence(
         summary=summary,
         facts=candidate.proposal.evidence,
