@@ -44,8 +44,6 @@ async def clients(shop: Patient, pooler: PgBouncer, count: int, statement: str) 
         try:
             while not stop.is_set():
                 await connection.execute(statement)
-        except (asyncpg.PostgresError, OSError):
-            pass
         finally:
             connection.terminate()
 
@@ -54,6 +52,8 @@ async def clients(shop: Patient, pooler: PgBouncer, count: int, statement: str) 
         yield
     finally:
         stop.set()
+        for task in tasks:
+            task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
@@ -100,7 +100,7 @@ async def test_a_size_that_a_person_has_set_meanwhile_is_neither_changed_nor_und
 
 async def test_the_size_never_exceeds_max_pool_size(shop: Patient, pooler: PgBouncer) -> None:
     pooler.admin("SET default_pool_size = 20")
-    async with clients(shop, pooler, 26, "SELECT pg_sleep(0.5)"):
+    async with clients(shop, pooler, 26, "SELECT pg_sleep(4)"):
         await asyncio.sleep(1.5)
         answer = await shop.propose("resize-pool")
 

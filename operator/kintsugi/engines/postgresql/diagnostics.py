@@ -141,7 +141,7 @@ GROUP BY 1, 2, 3 ORDER BY 4 DESC LIMIT 50"""
 
 _STATEMENTS = """
 SELECT s.queryid, r.rolname::text AS role, s.calls, s.total_exec_time / 1000 AS seconds, s.rows,
-    s.shared_blks_hit + s.shared_blks_read AS blocks, left(s.query, 4096) AS query
+    s.shared_blks_hit + s.shared_blks_read AS blocks, left(s.query, 1000) AS query
 FROM @pg_stat_statements@.pg_stat_statements s JOIN pg_roles r ON r.oid = s.userid
 WHERE s.dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) AND s.queryid IS NOT NULL {toplevel}
 ORDER BY s.total_exec_time DESC LIMIT 100"""

@@ -51,6 +51,11 @@ def sequential_scans(plan: Node) -> tuple[Scan, ...]:
     return tuple(_scan(node, joined) for node in nodes if node["Node Type"] == "Seq Scan" and "Schema" in node)
 
 
+def relations(plan: Node) -> frozenset[tuple[str, str]]:
+    """Every table that a plan reads, as (schema, table)."""
+    return frozenset((node["Schema"], node["Relation Name"]) for node in _walk(plan) if "Schema" in node)
+
+
 def _walk(node: Node) -> Iterator[Node]:
     yield node
     for child in node.get("Plans", ()):

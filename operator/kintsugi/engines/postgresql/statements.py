@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 
 LENGTH = 200
+READ = 1000
+"""How much of a statement is looked at for what is shown of it; what is cut in the middle is no literal any more."""
 
 _TOKEN = re.compile(
     r"""
@@ -27,7 +29,7 @@ def strip_literals(sql: str, length: int = LENGTH) -> str:
 
     A text that the server cut in the middle of a string loses that string too.
     """
-    text = " ".join(_TOKEN.sub(_without_literal, sql).split())
+    text = " ".join(_TOKEN.sub(_without_literal, sql[: max(READ, length)]).split())
     return text if len(text) <= length else text[: length - 1] + "…"
 
 

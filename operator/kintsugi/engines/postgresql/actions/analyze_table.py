@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -15,6 +15,7 @@ from kintsugi.engines.engine import Diagnosis, Row
 from kintsugi.engines.postgresql.actions.parameters import validated
 from kintsugi.engines.postgresql.identifiers import quote_literal, quote_qualified
 from kintsugi.engines.postgresql.indexes import rows_of, touch
+from kintsugi.engines.postgresql.plans import relations
 from kintsugi.engines.postgresql.slow import SlowStatement, slow_statements
 from kintsugi.engines.postgresql.statements import names
 
@@ -46,9 +47,9 @@ class AnalyzeTable:
         stale = sorted((row for row in diagnosis.rows.get("tables", ()) if _stale(row)), key=_changed, reverse=True)
         if not stale:
             return [NotProposed(NAME, "every table's statistics are fresh")]
-        slow = slow_statements(diagnosis.rows)
+        slow = [(statement, _reads(statement, diagnosis)) for statement in slow_statements(diagnosis.rows)]
         for table in stale:
-            readers = [statement for statement in slow if table["table"] in names(statement.query).all]
+            readers = [statement for statement, reads in slow if reads(table)]
             if readers and not table["may_maintain"]:
                 return [
                     NotProposed(NAME, f"the operator's role may not analyse {_name(table)}: grant it {table['owner']}")
@@ -80,6 +81,17 @@ class AnalyzeTable:
             probe=Step(StepKind.SQL, "primary", probe),
             idempotent=True,
         )
+
+
+def _reads(statement: SlowStatement, diagnosis: Diagnosis) -> Callable[[Row], bool]:
+    """Whether the statement reads a table: by its plan, else by the names in what is known of its text."""
+    key = (statement.queryid, statement.role)
+    plans = (row["plan"] for row in diagnosis.rows.get("plans", ()) if (row["queryid"], row["role"]) == key)
+    if plan := next(plans, None):
+        read = relations(plan)
+        return lambda table: (table["schema"], table["table"]) in read
+    words = names(statement.query).all
+    return lambda table: table["table"] in words
 
 
 def _name(table: Row) -> str:

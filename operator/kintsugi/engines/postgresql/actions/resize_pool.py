@@ -14,16 +14,17 @@ from kintsugi.domain.actions import NotProposed, Objectives, Plan, Proposal, Ste
 from kintsugi.domain.text import human
 from kintsugi.engines.engine import BadParametersError, Diagnosis, Row
 from kintsugi.engines.postgresql.actions.parameters import validated
-from kintsugi.engines.postgresql.slow import slow_statements
+from kintsugi.engines.postgresql.slow import SlowStatement, slow_statements
 
 NAME = "resize-pool"
 SETTING = "default_pool_size"
 LIMIT = 10_000
 LEFT_FREE = 0.1
 """The part of the server's connections that is never given to the pool."""
-WAIT_SECONDS = 0.2
+WAIT_SECONDS = 0.05
 MOSTLY = 0.5
 MUCH_SLOWER = 3.0
+SLOW_SECONDS = 0.01
 
 
 class PoolParameters(Model):
@@ -142,12 +143,16 @@ def _another_cause(diagnosis: Diagnosis) -> str | None:
     open_idle = sum(row["sessions"] for row in active if row["state"].startswith("idle in transaction"))
     if sessions and open_idle >= MOSTLY * sessions and any(row["victims"] for row in diagnosis.rows.get("idle", ())):
         return f"{open_idle} of {sessions} sessions are idle in a transaction and block others: they are the cause"
-    slower = next(
-        (s for s in slow_statements(diagnosis.rows) if (s.slower or 0.0) >= MUCH_SLOWER and s.share >= MOSTLY), None
-    )
+    slower = next((s for s in slow_statements(diagnosis.rows) if _fills_pools(s)), None)
     if slower is not None:
         return f"the statements have become slower, which fills any pool: {slower.sentence()}"
     return None
+
+
+def _fills_pools(statement: SlowStatement) -> bool:
+    """Whether one statement has become so slow that it alone keeps the server connections busy."""
+    slower = (statement.slower or 0.0) >= MUCH_SLOWER
+    return slower and statement.mean >= SLOW_SECONDS and statement.share >= MOSTLY
 
 
 def _bounded(
