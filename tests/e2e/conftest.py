@@ -47,5 +47,5 @@ def space(the_stand: Stand, request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture
 def case(the_stand: Stand, operator: Operator, space: str) -> Case:
-    """A calm lane and a namespace, the operator running; `case.watched()` puts a database under care."""
-    return Case(the_stand, operator, the_stand.calm_lane(), space)
+    """A lane and a namespace, the operator running; `case.watched()` waits for calm and puts a database under care."""
+    return Case(the_stand, operator, the_stand.calmest_lane(), space)

@@ -18,6 +18,7 @@ class Case:
 
     def watched(self, policy: dict[str, Any] | None = None, **spec: Any) -> Self:
         """Create policy and database, and wait until the database is healthy."""
+        self.lane.wait_calm()
         self.stand.policy(self.namespace, **(policy or {}))
         self.stand.database(self.namespace, self.lane, self.name, **spec)
         self.until_phase("Healthy")

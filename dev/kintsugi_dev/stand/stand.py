@@ -25,7 +25,7 @@ from kintsugi_dev.cluster import Cluster
 from kintsugi_dev.faults import Fault
 from kintsugi_dev.load import Load
 from kintsugi_dev.load.schema import create_schema
-from kintsugi_dev.people import Person
+from kintsugi_dev.people import Person, RefusedError
 from kintsugi_dev.servers import PostgreSQL, Prometheus, Scrape, eventually, free_port
 from kintsugi_dev.servers.postgresql import run_in_thread
 from kintsugi_dev.servers.process import Process
@@ -68,6 +68,10 @@ class Lane:
         """What selects its series."""
         return {"namespace": "stand", "service": self.name}
 
+    def wait_calm(self) -> None:
+        """Return when nothing of an earlier fault would be learned."""
+        time.sleep(max(0.0, self.calm_since + CALM - time.monotonic()))
+
     @contextmanager
     def fault(self, fault: Fault) -> Iterator[Fault]:
         """Inject a fault; lift it at the end."""
@@ -105,11 +109,9 @@ class Stand:
     kubeconfig: Path
     _namespaces: list[str] = field(default_factory=list)
 
-    def calm_lane(self) -> Lane:
-        """The lane that has been calm the longest; waits until it is long enough."""
-        lane = min((each for each in self.lanes if not each.busy), key=lambda each: each.calm_since)
-        time.sleep(max(0.0, lane.calm_since + CALM - time.monotonic()))
-        return lane
+    def calmest_lane(self) -> Lane:
+        """The lane that has been calm the longest."""
+        return min((each for each in self.lanes if not each.busy), key=lambda each: each.calm_since)
 
     def namespace(self, name: str) -> str:
         """A fresh namespace with the database's Secret, in which `ann` may edit, pause, approve and reject."""
@@ -132,7 +134,13 @@ class Stand:
     def close_namespace(self, name: str) -> None:
         """Delete it with all that is in it; returns when our objects are gone, so that nothing acts any more."""
         self.admin.request("DELETE", f"/api/v1/namespaces/{name}")
-        eventually(lambda: not self.admin.request("GET", _path(DATABASES, name))["items"], 30)
+        eventually(lambda: self._empty(name), 30)
+
+    def _empty(self, namespace: str) -> bool:
+        try:
+            return not self.admin.request("GET", _path(DATABASES, namespace))["items"]
+        except RefusedError:  # a CRD has just been changed
+            return False
 
     @property
     def ann(self) -> Person:
