@@ -482,6 +482,15 @@ def test_an_interrupted_idempotent_plan_that_is_not_done_runs_again_from_where_i
     assert [a.executor for a in answer.status.attempts] == [OTHER, ME]
 
 
+def test_a_plan_whose_every_step_is_noted_is_verified_whatever_the_probe_says() -> None:
+    """A person may have undone it since; running it against them would be wrong, and there is no step left."""
+    action = executing(by=OTHER, step=1)
+
+    answer = advance(action, replace(READY, probe=Probed.NOT_DONE), LATER)
+
+    assert (answer.status.phase, acts(answer)) == (Phase.VERIFYING, [])
+
+
 def test_an_interrupted_plan_that_is_not_idempotent_is_left_to_a_person() -> None:
     action = run(executing(by=OTHER), (replace(READY, probe=Probed.NOT_DONE, idempotent=False), LATER))
 
@@ -535,6 +544,19 @@ def test_half_a_plan_that_expired_is_taken_back() -> None:
     answer = advance(action, replace(READY, probe=Probed.NOT_DONE), action.spec.expires_at)
 
     assert answer.status.phase is Phase.REVERTING
+
+
+def test_a_plan_of_several_steps_that_was_interrupted_is_never_called_untouched() -> None:
+    """Killed between a step and the note that it is done: the probe says not done, and step 0 is all that is known."""
+    action = executing(a_spec(plan=TWO_STEPS), by=OTHER)
+    sure = replace(READY, probe=Probed.NOT_DONE)
+
+    assert Need.PRECONDITIONS not in needs(action, LATER, ME)
+    assert run(action, (sure, action.spec.expires_at)).phase is Phase.REVERTING
+    assert run(action, (replace(sure, approvals=Approvals(rejected_by="ben")), LATER)).phase is Phase.REVERTING
+    again = run(action, (sure, LATER))
+    assert run(again, (result(RunState.SUPERSEDED, attempt=2), LATER)).phase is Phase.VERIFYING
+    assert run(again, (result(RunState.FAILED, attempt=2), LATER)).phase is Phase.REVERTING
 
 
 def test_a_run_of_our_own_that_never_answered_counts_as_interrupted() -> None:
