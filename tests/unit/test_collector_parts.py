@@ -159,3 +159,12 @@ def test_no_query_measures_sizes_or_writes(query: queries.Query) -> None:
 def test_each_version_gets_the_newest_text_not_above_it() -> None:
     query = queries.Query("q", {13: "old", 17: "new"})
     assert [query.text(version) for version in (13, 16, 17, 19)] == ["old", "old", "new", "new"]
+
+
+def test_the_documented_configuration_can_be_used(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs/collector.md").read_text()
+    path = tmp_path / "collector.yaml"
+    path.write_text(text.split("```yaml\n")[1].split("```")[0])
+    database = load(path).databases[0]
+    assert database.pooler is not None
+    assert database.pooler.databases == ("orders",)
