@@ -289,6 +289,7 @@ class World(RuleBasedStateMachine):
             assert not isinstance(facts.judgement.permission, Ask)
         assert answer.status.attempts[-1].executor == self.executor, "the intent is written with the effect"
         assert effect.attempt == len(answer.status.attempts)
+        assert effect.from_step < len(spec.plan), "there is something to do"
         if earlier:
             assert facts.probe is Probed.NOT_DONE, "never again without asking the probe"
             assert self.idempotent or earlier[-1].outcome == RunState.BUSY, "never twice"

@@ -274,6 +274,9 @@ def _settle(action: HealingAction, attempt: Attempt, facts: ActionFacts, now: da
     """An attempt that was interrupted, whose answer was lost, or that found us busy: what is true decides."""
     if facts.database_present is False:
         return enter(action, now, Phase.INCONCLUSIVE, gone(action), attempts=attempts.closed(action, now, ""))
+    if attempt.step >= len(action.spec.plan):
+        every = attempts.closed(action, now, RunState.DONE.value)
+        return _to_verify(action, now, "every step had been done when it was interrupted", every)
     if facts.probe is None or facts.database_present is None:
         return same(action, now + RETRY)
     if facts.probe is Probed.DONE:
