@@ -25,7 +25,14 @@ def main() -> int:
         if arguments.verb == "report":
             return _report(arguments)
         if arguments.verb == "screenshot":
-            screenshot(arguments.page, arguments.picture, width=arguments.width, dark=arguments.dark)
+            screenshot(
+                arguments.page,
+                arguments.picture,
+                width=arguments.width,
+                dark=arguments.dark,
+                top=arguments.top,
+                height=arguments.height,
+            )
             return 0
         return _run(arguments)
     except (ClusterError, ServerError, BrowserError, TimeoutError) as trouble:
@@ -74,6 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     picture.add_argument("page", type=Path)
     picture.add_argument("picture", type=Path)
     picture.add_argument("--width", type=int, default=1280)
+    picture.add_argument("--top", type=float, default=0.0, help="only from here down, in px")
+    picture.add_argument("--height", type=float, help="only so many px")
     picture.add_argument("--dark", action="store_true", help="as a browser in dark mode shows it")
     return parser
 

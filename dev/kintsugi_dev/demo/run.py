@@ -7,8 +7,8 @@ import platform
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,35 +55,38 @@ class Options:
 
 
 class Stopped(BaseException):
-    """SIGTERM, handled like Ctrl-C."""
+    """Ctrl-C or SIGTERM."""
 
 
 def run(options: Options, console: Console) -> int:
     """Run the demo; the exit status: 0 when it passed, 1 when not, 130 when it was stopped."""
     options.out.mkdir(parents=True, exist_ok=True)
-    previous = signal.signal(signal.SIGTERM, _stop)
+    before = {each: signal.signal(each, _stop) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
         with server_directory("kintsugi-demo-") as directory, view_for(console) as view:
             try:
-                found = _recorded(options, directory, view)
+                return _through(options, directory, view, console)
             finally:
                 _keep_logs(directory, options.out / "logs")
-    except (KeyboardInterrupt, Stopped):
+    except Stopped:
         console.print("stopped; nothing is left running")
         return 130
     finally:
-        signal.signal(signal.SIGTERM, previous)
-    return _finish(found, options, console)
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def _stop(*_: object) -> None:
+    """End the demo; what comes after the first signal must not interrupt the cleaning up."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
     raise Stopped
 
 
-def _recorded(options: Options, directory: Path, view: View) -> Run:
+def _through(options: Options, directory: Path, view: View, console: Console) -> int:
+    """Start everything, show everything, say what came of it; the exit status."""
     own = Cluster.find(SHARED_CLUSTER) is not None
     with ExitStack() as stack:
-        stack.enter_context(_undisturbed_at_the_end())
         view.say("starting what the operator will meet", style="title")
         running = stack.enter_context(
             world(
@@ -100,20 +103,11 @@ def _recorded(options: Options, directory: Path, view: View) -> Run:
             _learn(running, scenario, stack)
         else:
             view.say("the operator stays off: nothing will heal", style="title")
-        found = _faults(options, running, scenario)
+        status = _finish(_faults(options, running, scenario), options, console)
         if options.keep:
             _hold(running, view)
-    return found
-
-
-@contextmanager
-def _undisturbed_at_the_end() -> Iterator[None]:
-    """A second Ctrl-C must not interrupt the cleaning up after the first. Enter it first, so that it is left last."""
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+        view.say("ending what was started", style="quiet")
+    return status
 
 
 def _learn(running: World, scenario: Scenario, stack: ExitStack) -> Process:
@@ -174,11 +168,9 @@ def _machine(running: World) -> Machine:
 def _hold(running: World, view: View) -> None:
     view.say(f"kept running, as asked; Ctrl-C ends it. Its files: {running.directory}", style="title")
     view.say(f"  export KUBECONFIG={running.cluster.kubeconfig}   then: kubectl get mdb,hp,ha -n {NAMESPACE} -o wide")
-    try:
+    with suppress(Stopped):
         while True:
             time.sleep(1)
-    except KeyboardInterrupt:
-        return
 
 
 def _keep_logs(directory: Path, target: Path) -> None:

@@ -37,7 +37,7 @@ from kintsugi_dev.servers import (
     free_port,
 )
 from kintsugi_dev.servers.pgbouncer import ADMIN, ADMIN_PASSWORD
-from kintsugi_dev.servers.postgresql import run_in_thread
+from kintsugi_dev.servers.postgresql import Settings, run_in_thread
 from kintsugi_dev.servers.process import Process
 
 NAMESPACE = "shop"
@@ -50,7 +50,7 @@ RATE = 100.0
 LINES = 300_000
 HISTORY = "INSERT INTO ledger (client, number, amount) SELECT 'history', n, 60 FROM generate_series(1, 50000) n"
 POOL_SIZE = 12
-SETTINGS = {"max_connections": 60, "shared_buffers": "128MB", "max_parallel_workers_per_gather": 0}
+SETTINGS: Settings = {"max_connections": 60, "shared_buffers": "128MB", "max_parallel_workers_per_gather": 0}
 LEARNING = "25s"
 MODE = "AutoMediumRisk"
 MAX_DATA_LOSS = "0B"
