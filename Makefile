@@ -33,11 +33,13 @@ lint: setup ## Formatting, style, types, import rules, generated files
 	@.venv/bin/lint-imports
 	@$(PYTHON) -m kintsugi.cli.crds --check
 	@$(PYTHON) -m kintsugi_dev.admission --check
+	@$(PYTHON) -m kintsugi.engines.catalogue --check
 
 .PHONY: crds
-crds: setup ## Generate the CRDs from the models, and the operator's copy of the chart's admission policies
+crds: setup ## Generate what is generated: CRDs, docs/api.md, docs/signals.md, the copy of the admission policies
 	@$(PYTHON) -m kintsugi.cli.crds
 	@$(PYTHON) -m kintsugi_dev.admission
+	@$(PYTHON) -m kintsugi.engines.catalogue --docs
 
 .PHONY: bench
 bench: setup ## Print detection time, CPU per cycle, memory, and the same faults without the operator
