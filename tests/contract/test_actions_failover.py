@@ -233,7 +233,7 @@ async def test_two_servers_that_accept_writes_are_called_a_split_brain(pair: Pai
     answer = await pair.shop.propose("failover", DOWN)
 
     assert isinstance(answer, NotProposed)
-    assert answer.reason.startswith("split brain: orders-0 and orders-1 both accept writes")
+    assert answer.reason.startswith("split brain: orders-0 and orders-1 accept writes")
 
 
 async def test_an_old_primary_that_still_answers_is_made_read_only_where_the_role_may(pair: Pair) -> None:

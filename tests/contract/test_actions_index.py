@@ -9,9 +9,10 @@ import pytest
 
 from kintsugi.domain.actions import NotProposed, Plan
 from kintsugi.engines.postgresql.indexes import IndexIdea, index_name
-from kintsugi.shell.execute import ProbeAnswer, StepState
+from kintsugi.shell.execute import ADVISORY_LOCK, ProbeAnswer, StepState
 from kintsugi_dev.patient import Patient, compile_again, patient, unfinished
 from kintsugi_dev.servers import Database
+from kintsugi_dev.servers.roles import HEALER
 
 SCHEMA = """
 CREATE SCHEMA "Shop";
@@ -27,6 +28,13 @@ async def shop(database: Database) -> AsyncIterator[Patient]:
     async with patient(database, schema=SCHEMA) as under_care:
         # In a transaction of its own: rows of the same transaction would count as changed since.
         database.execute('ANALYZE "Shop"."Order Items"')
+        yield under_care
+
+
+@pytest.fixture
+async def shop_of_each_version(database_of_each_version: Database) -> AsyncIterator[Patient]:
+    async with patient(database_of_each_version, schema=SCHEMA) as under_care:
+        database_of_each_version.execute('ANALYZE "Shop"."Order Items"')
         yield under_care
 
 
@@ -68,7 +76,10 @@ async def test_the_missing_index_is_proven_by_hypopg_built_and_used(shop: Patien
     assert healing.proposal.parameters["index"] in str(plan)
 
 
-async def test_without_hypopg_a_large_table_and_a_selective_column_are_enough_and_it_says_so(shop: Patient) -> None:
+async def test_without_hypopg_a_large_table_and_a_selective_column_are_enough_and_it_says_so(
+    shop_of_each_version: Patient,
+) -> None:
+    shop = shop_of_each_version
     await run_slow_statements(shop)
 
     healing = await shop.heal("create-index")
@@ -166,6 +177,26 @@ async def test_an_interrupted_build_leaves_no_invalid_index_after_the_next_try(s
 
     assert all(result.ok for result in again), unfinished(again)
     assert valid_indexes(shop) == {name: True}
+
+
+async def test_a_build_that_outlives_its_operator_is_waited_for_and_not_done_twice(shop: Patient) -> None:
+    plan, name = plan_for(shop)
+    holder = await shop.session(default_transaction_isolation="repeatable read")
+    await holder.execute('BEGIN; UPDATE "Shop"."Order Items" SET day = 1 WHERE "Id" = 1')
+    killed = await shop.session(user=HEALER)
+    await killed.execute(f"SELECT pg_advisory_lock({ADVISORY_LOCK})")
+    build = asyncio.create_task(killed.execute(plan.steps[2].command))
+    await until(lambda: name in valid_indexes(shop))
+    # As SIGKILL does: the socket is gone, and the server builds on.
+    killed.terminate()
+    await asyncio.gather(build, return_exceptions=True)
+
+    meanwhile = await shop.carry_out(plan.steps, "create-index")
+    assert [result.state for result in meanwhile] == [StepState.BUSY]
+    await holder.execute("ROLLBACK")
+    await until(lambda: valid_indexes(shop) == {name: True})
+
+    assert (await shop.probe(plan, "create-index")).answer is ProbeAnswer.DONE
 
 
 async def test_the_undo_of_an_interrupted_build_drops_the_invalid_rest(shop: Patient) -> None:

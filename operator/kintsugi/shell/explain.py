@@ -1,7 +1,7 @@
 """Asking the planner about slow statements: their generic plan, and what an index that does not exist would change.
 
 A statement's text comes from pg_stat_statements, so it is someone else's. It is only ever planned, in a read-only
-transaction that is rolled back, as one statement (the extended protocol refuses more), for at most half a second, and
+transaction that is rolled back, as one statement (the extended protocol refuses more), for at most a second, and
 only if it uses no view, rule, row security or function of its own: planning may evaluate functions with our rights.
 """
 
@@ -158,7 +158,7 @@ class _Planner:
         path = await self.connection.fetchval(_SEARCH_PATH, userid) or '"$user", public'
         path = path.replace('"$user"', "$user").replace("$user", quote_identifier(role))
         await self.connection.execute(
-            "SELECT set_config('search_path', $1, true), set_config('statement_timeout', '500', true),"
+            "SELECT set_config('search_path', $1, true), set_config('statement_timeout', '1000', true),"
             " set_config('lock_timeout', '200', true), set_config('plan_cache_mode', 'force_generic_plan', true)",
             path,
         )

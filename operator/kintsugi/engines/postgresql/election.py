@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kintsugi.domain.text import human
@@ -18,9 +18,9 @@ RECEIVER_SILENT = 10.0
 
 def alive(diagnosis: Diagnosis, old_primary: str) -> str | None:
     """Why the primary can't be called gone: one who still sees it is enough. None when all agree that it is."""
-    leaders = [m.name for m in diagnosis.members if m.reachable and m.in_recovery is False]
-    if len(leaders) > 1:
-        return f"split brain: {' and '.join(leaders)} both accept writes; stop one of them before anything else is done"
+    if torn := split_brain(diagnosis.members):
+        return torn
+    leaders = _leaders(diagnosis.members)
     if diagnosis.primary_reachable:
         return "the primary answers"
     if diagnosis.unreachable_for < SILENT_FOR:
@@ -40,6 +40,18 @@ def alive(diagnosis: Diagnosis, old_primary: str) -> str | None:
     if diagnosis.metrics_down is None:
         return "the metrics say nothing about the primary: observers must agree, and one is missing"
     return _still_heard(diagnosis, old_primary)
+
+
+def split_brain(members: Iterable[MemberView]) -> str | None:
+    """What is wrong when more than one member accepts writes; None while at most one does."""
+    leaders = _leaders(members)
+    if len(leaders) < 2:
+        return None
+    return f"split brain: {' and '.join(leaders)} accept writes; stop all but one of them before anything else is done"
+
+
+def _leaders(members: Iterable[MemberView]) -> list[str]:
+    return [member.name for member in members if member.reachable and member.in_recovery is False]
 
 
 def candidate(diagnosis: Diagnosis, old_primary: str) -> MemberView | str:

@@ -78,7 +78,7 @@ class AnalyzeTable:
                 Step(StepKind.SQL, "primary", f"ANALYZE {table}", timeout=ANALYZE_SECONDS),
             ),
             undo=Undo(UndoKind.NOTHING, note="fresh statistics harm nothing"),
-            probe=Step(StepKind.SQL, "primary", probe),
+            probe=Step(StepKind.SQL, "primary", probe, timeout=3.0),
             idempotent=True,
         )
 

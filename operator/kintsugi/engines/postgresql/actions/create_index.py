@@ -92,7 +92,7 @@ class CreateIndex:
                 ),
                 "drops the index without blocking; one that a person has made or dropped meanwhile is left as it is",
             ),
-            probe=Step(StepKind.SQL, "primary", _built(wanted)),
+            probe=Step(StepKind.SQL, "primary", _built(wanted), timeout=3.0),
             idempotent=True,
         )
 
