@@ -10,9 +10,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from kintsugi.domain.actions import NotProposed
+from kintsugi.domain.actions import NotProposed, Step, StepKind
 from kintsugi.shell import sql
-from kintsugi.shell.execute import ProbeAnswer, StepState
+from kintsugi.shell.execute import ProbeAnswer, StepState, run_step
 from kintsugi_dev.patient import APP_PASSWORD, Patient, compile_again, patient, unfinished
 from kintsugi_dev.servers import Database, PgBouncer
 
@@ -171,3 +171,14 @@ async def test_our_sessions_are_refused_by_a_pooler_so_that_no_setting_leaks_int
 
     with pytest.raises(sql.PoolerInTheWayError, match="name the server itself"):
         await sql.connect(endpoint, application="kintsugi/test", statement_timeout=1)
+
+
+async def test_the_pools_that_lead_to_a_failed_over_database_are_reconnected(shop: Patient, pooler: PgBouncer) -> None:
+    server = shop.database.server
+    odd = {shop.database.name: (server.host, server.port), "Shop-orders.ro": (server.host, server.port)}
+    pooler.configure(databases=odd)
+    step = Step(StepKind.POOLER, "pgbouncer", 'RECONNECT "Shop-orders.ro"')
+
+    result = await run_step(step, shop.targets, "failover")
+
+    assert result.ok, result.error

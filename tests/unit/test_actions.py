@@ -164,7 +164,7 @@ def test_failover_fences_before_it_promotes_and_routes_only_after() -> None:
         return next(number for number, command in enumerate(commands) if part in command and "[" not in command)
 
     assert place("kintsugi-fenced.orders-0") < place("ALTER SYSTEM") < place("pg_promote") < place('"orders-1"')
-    assert place('"orders-1"') < place("RECONNECT orders")
+    assert place('"orders-1"') < place('RECONNECT "orders"')
 
 
 # --- names and texts ---

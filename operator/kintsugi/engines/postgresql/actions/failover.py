@@ -8,6 +8,7 @@ again: does the candidate still hear nothing from the primary, does the Service 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -29,7 +30,8 @@ SILENT = f"{election.RECEIVER_SILENT:.0f} s"
 PROMOTE_SECONDS = 60
 LABEL_LENGTH = 63
 
-PoolName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,63}$")]
+POOL_NAME = r"^[A-Za-z0-9_.-]{1,63}$"
+PoolName = Annotated[str, Field(pattern=POOL_NAME)]
 
 
 class FailoverParameters(Model):
@@ -82,7 +84,7 @@ class Failover:
                 Step(StepKind.SQL, wanted.candidate, _PROMOTE, timeout=PROMOTE_SECONDS + 15.0, expect=True),
                 Step(StepKind.SQL, wanted.candidate, "SELECT NOT pg_is_in_recovery()", expect=True),
                 Step(StepKind.KUBERNETES, service, _json(new)),
-                *(Step(StepKind.POOLER, "pgbouncer", f"RECONNECT {pool}", optional=True) for pool in wanted.pools),
+                *(Step(StepKind.POOLER, "pgbouncer", f'RECONNECT "{pool}"', optional=True) for pool in wanted.pools),
             ),
             undo=Undo(UndoKind.IMPOSSIBLE, note="there is no way back: fail back is a planned switchover later"),
             probe=Step(StepKind.KUBERNETES, service, _json(new)),
@@ -162,11 +164,11 @@ def _loss_sentence(diagnosis: Diagnosis, candidate: MemberView, loss: int | None
 
 
 def _pools(diagnosis: Diagnosis, spec: DatabaseSpec) -> list[str]:
-    """PgBouncer's databases that lead to ours and whose names can be written without quotes."""
+    """PgBouncer's databases that lead to ours; one with a name that can't be quoted there reconnects by itself."""
     if diagnosis.pooler is None:
         return []
     ours = (row["name"] for row in diagnosis.pooler["databases"] if row["database"] == spec.connection.database)
-    return sorted(name for name in ours if name != "pgbouncer" and name.replace("_", "").isalnum())[:16]
+    return sorted(name for name in ours if name != "pgbouncer" and re.fullmatch(POOL_NAME, name))[:16]
 
 
 # --- compiling ---
