@@ -757,3 +757,14 @@ def test_the_same_facts_give_the_same_answer() -> None:
     action = run(an_action(), READY)
 
     assert advance(action, READY, NOW) == advance(action, READY, NOW)
+
+
+@pytest.mark.parametrize("phase", [Phase.PROPOSED, Phase.AWAITING_APPROVAL])
+def test_nobody_is_asked_about_an_incident_that_is_over_by_itself(phase: Phase) -> None:
+    action = an_action(ASKED) if phase is Phase.PROPOSED else run(an_action(ASKED), READY)
+    assert action.phase is phase
+
+    over = run(action, replace(READY, preconditions="the database is back to normal without it"))
+
+    assert over.phase is Phase.SUPERSEDED
+    assert "back to normal" in over.status.message

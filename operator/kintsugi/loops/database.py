@@ -109,6 +109,9 @@ class DatabaseLoop:
             self._look(cycle)
             outcome = await self._propose(cycle)
             await self._say(cycle, outcome)
+            if cycle.incident is None and database.status.incident is not None:
+                for action in cycle.actions:  # whoever still waits for an approval need not wait any more
+                    self._services.wake_action(action.metadata.key)
             await self._prune(cycle)
         finally:
             incident_in_log.reset(token)
@@ -188,6 +191,9 @@ class DatabaseLoop:
         if anomaly.health is Health.NORMAL and not (cycle.live and cycle.live.phase.at_work):
             self._closed(cycle, incident)
             return None
+        if self._unjudgeable(cycle, incident):
+            self._closed(cycle, incident, "it can't be judged any more, as nothing is left of the time before it;")
+            return None
         cycle.watch.opened(incident.opened_at.timestamp())
         tried = tuple(a.spec.action for a in cycle.actions if a.spec.incident == incident.id and a.status.attempts)
         root = cycle.watch.forecast.root or incident.root
@@ -204,14 +210,21 @@ class DatabaseLoop:
             self._services.emit(cycle.database, None, "IncidentOpened", text, now=cycle.now, warning=True)
         return IncidentStatus(id=digest, opened_at=cycle.now, root=cycle.watch.forecast.root or "", summary=text)
 
-    def _closed(self, cycle: Cycle, incident: IncidentStatus) -> None:
+    @staticmethod
+    def _unjudgeable(cycle: Cycle, incident: IncidentStatus) -> bool:
+        """Whether an incident found after a restart has no reference, nor will get one while it is open."""
+        working = cycle.live is not None and cycle.live.phase.at_work
+        window = cycle.database.spec.reference.window
+        return cycle.anomaly.health is Health.LEARNING and not working and cycle.now - incident.opened_at > window
+
+    def _closed(self, cycle: Cycle, incident: IncidentStatus, why: str = "back to normal") -> None:
         cycle.watch.closed(cycle.now.timestamp())
         cycle.watch.diagnosis = cycle.watch.diagnosed_at = None
         if not cycle.watch.says(f"{incident.id} closed"):
             return
         lasted = human(cycle.now - incident.opened_at)
         log.info("incident %s closed after %s", incident.id, lasted)
-        self._services.emit(cycle.database, None, "IncidentClosed", f"back to normal after {lasted}", now=cycle.now)
+        self._services.emit(cycle.database, None, "IncidentClosed", f"{why} after {lasted}", now=cycle.now)
 
     # --- diagnosis ---
 

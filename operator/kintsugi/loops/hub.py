@@ -91,6 +91,7 @@ class Hub:
             identity=identity,
             audit_chain=AuditChain(audit),
             wake=self.wake,
+            wake_action=lambda key: self._actions.wake(key),
         )
         self._databases = DatabaseLoop(self.services)
         self._actions = ActionLoop(self.services)
@@ -274,7 +275,7 @@ class Hub:
             meta = database.metadata
             if known is None or (known.uid, known.spec_generation) != (meta.uid, meta.generation):
                 self.services.forget(key)
-                self.watches[key] = new_watch(database, engine)
+                self.watches[key] = new_watch(database, engine, time.time())
         await self.services.close_stale()
 
 

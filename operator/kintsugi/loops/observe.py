@@ -9,7 +9,7 @@ from collections.abc import Coroutine, Hashable, Mapping, Sequence
 from typing import Any
 
 from kintsugi.api.database import MonitoredDatabase
-from kintsugi.loops.watch import Problem, Watch
+from kintsugi.loops.watch import Problem, Watch, reach
 from kintsugi.shell.errors import KubeError, PrometheusError
 from kintsugi.shell.prometheus import Endpoint, Group, Prometheus, Subject
 from kintsugi.shell.secrets import SecretError, Secrets
@@ -150,7 +150,7 @@ class Observer:
         end = _grid(now, group.interval) - group.interval
         for database, watch in members:
             if watch.buffer.newest is None and watch.offers:
-                start = end - _grid(database.spec.reference.window.total_seconds(), group.interval)
+                start = end - _grid(reach(database, now), group.interval)
                 samples = await self._client(group.endpoint).read(
                     group, _subjects(group, [(database, watch)]), {watch.key: watch.offers}, start=start, end=end
                 )

@@ -73,6 +73,7 @@ class Services:
     identity: str
     audit_chain: AuditChain
     wake: Callable[[], None]
+    wake_action: Callable[[str], None]
     gate_state: GateState | None = None
     _access: dict[str, Access] = field(default_factory=dict)
     _away_until: float = 0.0

@@ -11,9 +11,10 @@ from kintsugi.domain.forecast import NO_FORECAST, Forecast
 from kintsugi.engines.engine import Diagnosis, Engine
 from kintsugi.loops.buffer import RingBuffer
 from kintsugi.stages.ports import DetectorState
+from kintsugi.stages.reference import GUARD, GUARD_SAMPLES
 
 BUFFER_MARGIN = 300.0  # seconds kept beyond the reference window: the present incident, and verification
-SLO_SIGNAL = "slo_latency"
+MOST_SAMPLES = 10_000  # a range query of Prometheus gives at most 11,000
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +77,21 @@ class Watch:
         return news
 
 
-def new_watch(database: MonitoredDatabase, engine: Engine) -> Watch:
-    """A watch with an empty buffer that holds the reference window and what follows it."""
+def reach(database: MonitoredDatabase, now: float) -> float:
+    """How many seconds back what is normal must be looked for: the window before now, or before the open incident.
+
+    Found open after a restart, an incident could never be judged again if what came before it were not read.
+    """
+    incident, window = database.status.incident, database.spec.reference.window.total_seconds()
     interval = database.spec.metrics.scrape_interval.total_seconds()
-    span = database.spec.reference.window.total_seconds() + BUFFER_MARGIN
+    open_for = max(0.0, now - incident.opened_at.timestamp() + GUARD + GUARD_SAMPLES * interval) if incident else 0.0
+    return min(window + open_for, max(window, MOST_SAMPLES * interval))
+
+
+def new_watch(database: MonitoredDatabase, engine: Engine, now: float) -> Watch:
+    """A watch with an empty buffer that holds the reference window and what follows it; `now` in Unix seconds."""
+    interval = database.spec.metrics.scrape_interval.total_seconds()
+    span = reach(database, now) + BUFFER_MARGIN
     return Watch(
         key=database.metadata.key,
         uid=database.metadata.uid,

@@ -53,7 +53,7 @@ def needs(action: HealingAction, now: datetime, executor: str) -> frozenset[Need
         return frozenset({Need.DATABASE})
     match action.phase:
         case Phase.PROPOSED | Phase.AWAITING_APPROVAL:
-            return frozenset({Need.DATABASE, Need.APPROVALS})
+            return frozenset({Need.DATABASE, Need.APPROVALS, Need.PRECONDITIONS})
         case Phase.APPROVED:
             return _to_start(action)
         case Phase.EXECUTING:
@@ -87,7 +87,7 @@ def progress(status: ActionStatus, step: int, output: str, now: datetime) -> Act
 
 
 def _proposed(action: HealingAction, facts: ActionFacts, now: datetime) -> Advance:
-    if (over := _called_off(action, facts, now)) is not None:
+    if (over := _called_off(action, facts, now) or _no_longer(facts)) is not None:
         return enter(action, now, *over, approvals=facts.approvals)
     spec = action.spec
     if plan_hash(spec.to_json()) != spec.plan_hash:
@@ -102,7 +102,7 @@ def _proposed(action: HealingAction, facts: ActionFacts, now: datetime) -> Advan
 
 
 def _awaiting(action: HealingAction, facts: ActionFacts, now: datetime) -> Advance:
-    if (over := _called_off(action, facts, now)) is not None:
+    if (over := _called_off(action, facts, now) or _no_longer(facts)) is not None:
         return enter(action, now, *over, approvals=facts.approvals)
     if facts.approvals is None:
         return same(action, now + RETRY)
@@ -141,6 +141,11 @@ def _called_off(action: HealingAction, facts: ActionFacts, now: datetime) -> tup
             "Rejected", f"rejected by {by}: {facts.approvals.reason or 'no reason given'}", by=by
         )
     return None
+
+
+def _no_longer(facts: ActionFacts) -> tuple[Phase, Say] | None:
+    """Nobody is asked about something that is over by itself."""
+    return (Phase.SUPERSEDED, Say("NoLongerCalledFor", facts.preconditions)) if facts.preconditions else None
 
 
 def _question(action: HealingAction) -> Say:
