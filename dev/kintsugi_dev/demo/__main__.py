@@ -17,6 +17,9 @@ from kintsugi_dev.demo.run import OUT, Options, run
 from kintsugi_dev.demo.scenario import FAULTS
 from kintsugi_dev.servers import ServerError
 
+WIDTH = 140
+"""Columns where the output is not a terminal."""
+
 
 def main() -> int:
     """Do what the arguments say; trouble becomes one line on standard error and exit status 1."""
@@ -48,7 +51,8 @@ def _run(arguments: argparse.Namespace) -> int:
         keep=arguments.keep,
         out=arguments.out,
     )
-    return run(options, Console())
+    console = Console()
+    return run(options, console if console.is_terminal else Console(width=WIDTH))
 
 
 def _report(arguments: argparse.Namespace) -> int:

@@ -46,7 +46,7 @@ class BrowserError(Exception):
 
 @dataclass
 class Page:
-    """An open page: `errors` its scripts and the console showed, `requests` all that it asked for, the page included."""
+    """An open page: `errors` of its scripts and the console, `requests` for all that it asked for, itself included."""
 
     socket: aiohttp.ClientWebSocketResponse
     errors: list[str] = field(default_factory=list)
@@ -146,7 +146,7 @@ async def opened(path: Path, *, width: int = 1280, height: int = 800, dark: bool
                 listening = asyncio.create_task(page.listen())
                 try:
                     await _prepare(page, width, height, dark=dark)
-                    await page.load(path.resolve().as_uri())
+                    await page.load(_url(path))
                     yield page
                 finally:
                     listening.cancel()
@@ -154,6 +154,10 @@ async def opened(path: Path, *, width: int = 1280, height: int = 800, dark: bool
                         await listening
         finally:
             await asyncio.to_thread(process.stop)
+
+
+def _url(path: Path) -> str:
+    return path.resolve().as_uri()
 
 
 async def _prepare(page: Page, width: int, height: int, *, dark: bool) -> None:

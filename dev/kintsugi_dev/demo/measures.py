@@ -78,7 +78,10 @@ def healed_at(seconds: Sequence[Second], hurt: float | None, limit: float) -> fl
 def p99_of(
     seconds: Sequence[Second], settled_from: float, injected_at: float, ended_at: float
 ) -> tuple[P99, float | None, float | None]:
-    """The client's p99 around a fault, when it first hurt, and when it was healed."""
+    """The client's p99 around a fault, when it first hurt, and when it was healed.
+
+    Each is a median over seconds: those before the injection, the slow ones until it was healed, the first calm ones.
+    """
     before = typical_ms(between(seconds, settled_from, injected_at))
     if before is None:
         return P99(None, None, None), None, None
@@ -93,7 +96,7 @@ def _summary(seconds: Sequence[Second], before: float, limit: float, hurt: float
     if hurt is None:
         return P99(before, None, None, limit=limit)
     end = healed if healed is not None else float("inf")
-    bad = [s for s in seconds if s.second > hurt - 1 and s.second + 1 <= end]
+    bad = [s for s in seconds if s.second > hurt - 1 and s.second + 1 <= end and felt_ms(s) > limit]
     calm = [s for s in seconds if s.second >= end][:CALM_SECONDS]
     worst = max((felt_ms(s) for s in bad), default=None)
     return P99(before, typical_ms(bad), typical_ms(calm), worst, limit)

@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
+from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from kintsugi_dev.demo.record import P99, FaultRecord, Run
 
 NOTHING = "–"
+WIDE = 132
+"""Columns that the table needs."""
 
 
 def summary(run: Run) -> dict[str, Any]:
@@ -25,15 +29,38 @@ def write_summary(run: Run, path: Path) -> None:
     path.write_text(json.dumps(summary(run), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def table(run: Run) -> Table:
-    """The table at the end."""
-    found = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("fault", "detected", "forecast", "action", "approved by", "healed", "verdict"):
-        found.add_column(title)
-    found.add_column("client p99, ms\nbefore → during → after", justify="right")
+def shown(run: Run, width: int) -> RenderableType:
+    """The table at the end; in a narrow terminal a few lines per fault instead."""
+    if width < WIDE and run.operator:
+        return Group(*(_lines(fault) for fault in run.faults))
+    return _table(run)
+
+
+def _table(run: Run) -> Table:
+    found = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    titles = ["fault", "detected", "forecast", "action", "approved by", "healed", "verdict"]
+    for title in titles if run.operator else ["fault", "lasted"]:
+        found.add_column(title, no_wrap=title not in ("forecast", "approved by"), max_width=26)
+    found.add_column("client p99 in ms: before → during → after", justify="right", max_width=22)
     for fault in run.faults:
-        found.add_row(*_cells(fault, run), style=None if fault.verified or not run.operator else "red")
+        style = "red" if run.operator and not fault.verified else None
+        found.add_row(*(_cells(fault) if run.operator else _unhealed(fault, run)), p99_in_short(fault), style=style)
     return found
+
+
+def _lines(fault: FaultRecord) -> Text:
+    name, detected, forecast, action, approved, healed, verdict = _cells(fault)
+    text = Text(f"\n{name}", style="bold" if fault.verified else "bold red")
+    lines = {
+        "detected after": detected,
+        "forecast": forecast,
+        "action": f"{action}, approved by {approved}",
+        "healed after": f"{healed}, verdict {verdict}",
+        "client p99": f"{p99_in_short(fault)} ms",
+    }
+    for title, value in lines.items():
+        text.append(f"\n  {title:<15} {value}", style="not bold default")
+    return text
 
 
 def headline(run: Run) -> str:
@@ -85,19 +112,27 @@ def _p99(p99: P99) -> Mapping[str, float | None]:
     return {"before": _tenth(p99.before), "during": _tenth(p99.during), "after": _tenth(p99.after)}
 
 
-def _cells(fault: FaultRecord, run: Run) -> tuple[str, ...]:
+def _cells(fault: FaultRecord) -> tuple[str, ...]:
     decisive = fault.decisive
-    unhealed = NOTHING if run.operator else f"not in {run.bound_s or 0:.0f} s"
     return (
         fault.name,
         seconds(fault.detected_s),
         forecast_in_short(fault) or NOTHING,
         decisive.action.spec.action if decisive else NOTHING,
         fault.approved_by or NOTHING,
-        seconds(fault.healed_s) if fault.healed_s is not None else unhealed,
+        seconds(fault.healed_s),
         decisive.verdict or decisive.phase.value if decisive else NOTHING,
-        " → ".join(milliseconds(each) for each in (fault.p99.before, fault.p99.during, fault.p99.after)),
     )
+
+
+def _unhealed(fault: FaultRecord, run: Run) -> tuple[str, ...]:
+    lasted = f"not healed in {run.bound_s or 0:.0f} s" if fault.healed_s is None else seconds(fault.healed_s)
+    return (fault.name, lasted)
+
+
+def p99_in_short(fault: FaultRecord) -> str:
+    """`40 → 1,609 → 54`, in ms."""
+    return " → ".join(milliseconds(each) for each in (fault.p99.before, fault.p99.during, fault.p99.after))
 
 
 def forecast_in_short(fault: FaultRecord) -> str:
@@ -106,7 +141,8 @@ def forecast_in_short(fault: FaultRecord) -> str:
         return ""
     forecast = fault.decisive.action.spec.forecast
     others = [impact.component for impact in forecast.impacts if impact.component != forecast.root]
-    return f"{forecast.root or 'no single root'} → {', '.join(others[:3]) or NOTHING}"
+    root = forecast.root or "no single root"
+    return f"{root} → {', '.join(others[:3])}" if others else root
 
 
 def seconds(value: float | None) -> str:

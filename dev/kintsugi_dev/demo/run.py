@@ -186,7 +186,7 @@ def _finish(found: Run, options: Options, console: Console) -> int:
     results.write_summary(found, options.out / "summary.json")
     (options.out / "report.html").write_text(report.page(found), encoding="utf-8")
     console.print()
-    console.print(results.table(found))
+    console.print(results.shown(found, console.width))
     style = "bold green" if found.passed else "bold red"
     console.print(results.headline(found), style=style if found.operator else "bold", highlight=False)
     for reason in results.why_not(found):

@@ -117,9 +117,9 @@ class Watcher:
             self._states.append(state)
         if found := status.get("incident"):
             opened = datetime.fromisoformat(found["openedAt"]).timestamp()
-            self._incidents[found["id"]] = Incident(
-                found["id"], opened, found.get("root", ""), found.get("summary", "")
-            )
+            known = self._incidents.get(found["id"])  # what was said first is what was known then
+            summary = known.summary if known else found.get("summary", "")
+            self._incidents[found["id"]] = Incident(found["id"], opened, found.get("root", ""), summary)
 
     def _listed_events(self, objects: Any) -> dict[str, Event]:
         listed: Json = objects.list_namespaced_custom_object(

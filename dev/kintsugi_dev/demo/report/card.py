@@ -94,11 +94,11 @@ def _graph(fault: FaultRecord, decisive: ActionRecord | None) -> str:
         return ""
     forecast = decisive.action.spec.forecast
     picture = graph.svg(ENGINES[ENGINE].topology, forecast, f"graph-{fault.name}")
-    sentence = text(forecast.sentence[:1].upper() + forecast.sentence[1:])
+    sentence = _sentence(forecast.sentence)
     keys = " ".join(graph.legend())
     return (
         f'<figure>{picture}<figcaption><span class="keys">{keys}</span>'
-        f"<span>Forecast when it was proposed: {sentence}.</span></figcaption></figure>"
+        f"<span>Forecast when it was proposed: {sentence}</span></figcaption></figure>"
     )
 
 
@@ -141,19 +141,25 @@ def _plan(record: ActionRecord) -> str:
     spec = record.action.spec
     steps = "".join(_step(step) for step in spec.plan)
     undo = "".join(_step(step) for step in spec.undo.steps)
-    note = f": {text(spec.undo.note)}" if spec.undo.note else ""
-    undone = {"Steps": "Undo", "Nothing": "Nothing to undo", "Impossible": "Cannot be undone"}[spec.undo.kind]
+    heading = {"Steps": "Undo", "Nothing": "Nothing to undo", "Impossible": "It cannot be undone"}[spec.undo.kind]
+    note = f'<p class="quiet">{_sentence(spec.undo.note)}</p>' if spec.undo.note else ""
     listed = f'<ol class="plan">{undo}</ol>' if undo else ""
     return (
-        f'<ol class="plan">{steps}</ol><h5>{undone}</h5><p class="quiet">{undone}{note}.</p>{listed}'
+        f'<ol class="plan">{steps}</ol><h5>{heading}</h5>{note}{listed}'
         f'<p class="quiet">Plan hash <code>{text(spec.plan_hash)}</code>: an approval is of exactly this.</p>'
     )
+
+
+def _sentence(words: str) -> str:
+    return text(f"{words[:1].upper()}{words[1:]}.")
 
 
 def _step(step: PlanStep) -> str:
     notes = [text(step.target), f"at most {format_duration(step.timeout)}"]
     notes += ["must be true"] * step.expect + ["may fail"] * step.optional
-    return f'<li><pre>{text(step.command.strip())}</pre><span class="quiet">{" · ".join(notes)}</span></li>'
+    return (
+        f'<li><pre tabindex="0">{text(step.command.strip())}</pre><span class="quiet">{" · ".join(notes)}</span></li>'
+    )
 
 
 def _verdict(record: ActionRecord) -> str:

@@ -149,7 +149,8 @@ def _grid(chart: Chart) -> Iterable[str]:
         yield f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>'
         yield f'<text class="tick" x="{LEFT - 8}" y="{y + 3.5:.1f}" text-anchor="end">{label}</text>'
     if not any(math.isclose(chart.slo_ms, value) for value in DECADES):
-        yield f'<line class="slo" x1="{LEFT}" x2="{right}" y1="{chart.y(chart.slo_ms):.1f}" y2="{chart.y(chart.slo_ms):.1f}"/>'
+        y = chart.y(chart.slo_ms)
+        yield f'<line class="slo" x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>'
 
 
 def _rows(chart: Chart) -> list[tuple[Mark, int]]:

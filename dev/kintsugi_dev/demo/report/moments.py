@@ -32,9 +32,7 @@ def moments(fault: FaultRecord) -> list[Moment]:
         limit = words.milliseconds(fault.p99.limit)
         found.append(Moment(fault.hurt_at, "hurt", "", "The client feels it", f"p99 of a second above {limit}"))
     if fault.incident is not None:
-        found.append(
-            Moment(fault.incident.opened_at, "detect", "detected", "Detected", _first_detected(fault.incident.summary))
-        )
+        found.append(Moment(fault.incident.opened_at, "detect", "detected", "Detected", fault.incident.summary))
     for action in fault.actions:
         found += _of_action(action)
     found += _approval(fault)
@@ -42,10 +40,6 @@ def moments(fault: FaultRecord) -> list[Moment]:
         note = f"five seconds in a row at most {words.milliseconds(fault.p99.limit)}"
         found.append(Moment(fault.healed_at, "heal", "healed", "The client is served as before", note))
     return sorted(found, key=lambda moment: moment.at)
-
-
-def _first_detected(summary: str) -> str:
-    return summary
 
 
 def _of_action(record: ActionRecord) -> list[Moment]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from string import Template
 from typing import Any
 
 from kintsugi_dev.demo import measures, results
@@ -95,8 +96,8 @@ def _whole(run: Run) -> str:
 
 def _caption(run: Run) -> str:
     words = (
-        "p99 of the requests of each second, on a logarithmic scale; shaded from each fault’s injection until the client "
-        "was served as before; red where it was slow, ticks at the bottom where requests failed."
+        "p99 of the requests of each second, on a logarithmic scale: shaded from each fault’s injection until the "
+        "client was served as before, red where it was slow, with a tick below where requests failed."
     )
     return f"{words} A request that is not answered within {milliseconds(run.timeout_ms)} has failed."
 
@@ -105,7 +106,7 @@ def _table(run: Run) -> str:
     titles = ["fault", "detected after", "forecast", "action", "approved by", "healed after", "verdict"]
     titles = titles if run.operator else ["fault", "lasted"]
     head = "".join(f'<th scope="col">{title}</th>' for title in titles)
-    head += "".join(f'<th scope="col" class="number">p99 {word}</th>' for word in ("before", "during", "after"))
+    head += '<th scope="col" class="number">client p99 before → during → after</th>'
     rows = "".join(f"<tr>{_row(run, fault)}</tr>" for fault in run.faults)
     return (
         '<section><h2>In numbers</h2><div class="scroll"><table class="results">'
@@ -117,35 +118,29 @@ def _row(run: Run, fault: FaultRecord) -> str:
     decisive = fault.decisive
     lasted = f"not healed in {run.bound_s or 0:.0f} s" if fault.healed_s is None else seconds(fault.healed_s)
     cells = [
-        seconds(fault.detected_s),
-        results.forecast_in_short(fault) or NOTHING,
-        decisive.action.spec.action if decisive else NOTHING,
-        fault.approved_by or NOTHING,
-        seconds(fault.healed_s),
-        (decisive.verdict or decisive.phase.value) if decisive else NOTHING,
+        ("plain", seconds(fault.detected_s)),
+        ("", results.forecast_in_short(fault) or NOTHING),
+        ("plain", decisive.action.spec.action if decisive else NOTHING),
+        ("", fault.approved_by or NOTHING),
+        ("plain", seconds(fault.healed_s)),
+        ("plain", (decisive.verdict or decisive.phase.value) if decisive else NOTHING),
     ]
-    cells = cells if run.operator else [lasted]
+    cells = cells if run.operator else [("plain", lasted)]
     name = f'<th scope="row"><a href="#{text(fault.name)}">{text(fault.name)}</a></th>'
-    numbers = (fault.p99.before, fault.p99.during, fault.p99.after)
-    return (
-        name
-        + "".join(f"<td>{text(cell)}</td>" for cell in cells)
-        + "".join(f'<td class="number">{text(milliseconds(number))}</td>' for number in numbers)
-    )
+    numbers = " → ".join(milliseconds(each) for each in (fault.p99.before, fault.p99.during, fault.p99.after))
+    words = "".join(f'<td class="{kind}">{text(cell)}</td>' for kind, cell in cells)
+    return f'{name}{words}<td class="number">{text(numbers)}</td>'
 
 
 def _footer(run: Run) -> str:
-    return f"""<footer><h2>How to read this</h2><dl>
-<dt>Clocks</dt><dd>Everything ran on one machine, and all times are its wall clock.</dd>
-<dt>Detected after</dt><dd>From just before the fault was injected to the opening of the incident, as the operator wrote it
-into the object (<code>status.incident.openedAt</code>).</dd>
-<dt>Healed after</dt><dd>From the same moment to the first of {measures.CALM_SECONDS} seconds in a row whose p99 was at most
-twice that before the fault, or {measures.MARGIN_MS:.0f} ms above it, whichever is more. It is the client’s own measurement;
-the verdict is the operator’s, from its metrics.</dd>
-<dt>p99</dt><dd>Of the requests scheduled in one second, counted from the schedule, so that waiting for a connection is part of
-it. A second in which more than one in a hundred requests failed counts as {milliseconds(run.timeout_ms)}. Before, during and
-after are medians over the seconds before the injection, while it was slow, and the first five calm ones.</dd>
-<dt>Lost writes</dt><dd>{_lost(run)}</dd></dl></footer>"""
+    words = {
+        "calm": measures.CALM_SECONDS,
+        "factor": f"{measures.FACTOR:.0f}",
+        "margin": f"{measures.MARGIN_MS:.0f} ms",
+        "timeout": milliseconds(run.timeout_ms),
+        "lost": _lost(run),
+    }
+    return Template(_file("footer.html")).substitute(words)
 
 
 def _lost(run: Run) -> str:
