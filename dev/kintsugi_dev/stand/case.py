@@ -41,7 +41,7 @@ class Case:
 
     def until_phase(self, phase: str, seconds: float = 60.0) -> None:
         """Wait until the database is in this phase."""
-        self.operator.wait(lambda: self.phase == phase, f"{self.name} {phase} (it is {self.phase})", seconds)
+        self.operator.wait(lambda: self.phase == phase, lambda: f"{phase} of {self.database}", seconds)
 
     def action(self, name: str = "") -> Json | None:
         """The newest action, or one by name."""
@@ -60,7 +60,9 @@ class Case:
     def until_action(self, name: str, *phases: str, seconds: float = 60.0) -> Json:
         """Wait until an action is in one of these phases; the action."""
         self.operator.wait(
-            lambda: self.action_phase(name) in phases, f"{name} {phases} (it is {self.action_phase(name)})", seconds
+            lambda: self.action_phase(name) in phases,
+            lambda: f"{phases} of {self.stand.get(ACTIONS, self.namespace, name)}",
+            seconds,
         )
         return self.stand.get(ACTIONS, self.namespace, name)
 

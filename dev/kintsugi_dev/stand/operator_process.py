@@ -78,12 +78,14 @@ class Operator:
         lines = [json.loads(line) for line in self.audit.read_text().splitlines()] if self.audit.exists() else []
         return [line for line in lines if line["name"] == action and phase in ("", line["phase"])]
 
-    def wait(self, check: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
+    def wait(self, check: Callable[[], Any], what: str | Callable[[], str], seconds: float = 60.0) -> Any:
         """The first true answer of `check`; AssertionError with the log's tail when there is none in time."""
         deadline = time.monotonic() + seconds
         while not (answer := check()):
             if time.monotonic() > deadline:
-                said = "\n".join(f"    {line.get('level')} {line.get('message')}" for line in self.lines()[-25:])
+                lines = [line for line in self.lines() if line.get("logger") != "kintsugi.audit"]
+                said = "\n".join(f"    {line.get('level')} {line.get('message')}" for line in lines[-25:])
+                what = what if isinstance(what, str) else what()
                 raise AssertionError(f"{what} was not so after {seconds:.0f} s; the operator said:\n{said}")
             time.sleep(0.1)
         return answer

@@ -98,6 +98,8 @@ def new_watch(database: MonitoredDatabase, engine: Engine, now: float) -> Watch:
         engine=engine,
         spec_generation=database.metadata.generation,
         buffer=RingBuffer(engine.catalogue.names(), interval, int(span / interval) + 1),
+        # At once: judged against a reference that holds it, an open incident would look over.
+        incidents=[(incident.opened_at.timestamp(), None)] if (incident := database.status.incident) else [],
     )
 
 
