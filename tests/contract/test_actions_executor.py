@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
-import socket
-import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +21,7 @@ from kintsugi.shell import sql
 from kintsugi.shell.errors import ConflictError, UnavailableError
 from kintsugi.shell.execute import ADVISORY_LOCK, ProbeAnswer, StepResult, StepState, Targets, run_probe, run_step
 from kintsugi_dev.patient import Patient, RecordedWorkloads, patient
+from kintsugi_dev.relay import relay
 from kintsugi_dev.servers import Certificates, Database, PostgreSQL, server_directory
 from kintsugi_dev.servers.roles import HEALER
 
@@ -201,42 +199,14 @@ async def test_a_certificate_for_another_name_is_refused_unless_only_the_authori
 ) -> None:
     assert tls_server.tls is not None
     authority = tls_server.tls.authority.read_text()
-    with relay(tls_server.port) as port:
+    async with relay(tls_server.port, host="127.0.0.2") as elsewhere:
         direct = at(tls_server, tls="verify-full", ca=authority).endpoints["primary"]
-        other = replace(direct, host="127.0.0.2", port=port)
+        other = replace(direct, host="127.0.0.2", port=elsewhere.port)
         strict = await run_step(step("SELECT 1"), Targets({"primary": other}), "test")
         lenient = await run_step(step("SELECT 1"), Targets({"primary": replace(other, tls="verify-ca")}), "test")
 
     assert "connect by a name that the certificate holds" in strict.error
     assert lenient.ok, lenient.error
-
-
-@contextlib.contextmanager
-def relay(port: int) -> Iterator[int]:
-    """127.0.0.2:<free port> → 127.0.0.1:port."""
-    listener = socket.create_server(("127.0.0.2", 0))
-
-    def pump(source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                sink.sendall(data)
-        with contextlib.suppress(OSError):
-            sink.shutdown(socket.SHUT_WR)
-
-    def accept() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                near, _ = listener.accept()
-                far = socket.create_connection(("127.0.0.1", port))
-                threading.Thread(target=pump, args=(near, far), daemon=True).start()
-                threading.Thread(target=pump, args=(far, near), daemon=True).start()
-
-    threading.Thread(target=accept, daemon=True).start()
-    try:
-        yield int(listener.getsockname()[1])
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
 
 
 async def test_tls_without_verification_encrypts_only(tls_server: PostgreSQL) -> None:

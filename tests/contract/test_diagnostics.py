@@ -15,9 +15,10 @@ import psutil
 import pytest
 
 from kintsugi.domain.actions import NotProposed, Step, StepKind
-from kintsugi.shell.diagnose import Diagnoser, targets_for
+from kintsugi.shell.diagnose import Diagnoser, Surroundings, targets_for
 from kintsugi.shell.execute import StepState, run_step
 from kintsugi_dev.patient import POSTGRESQL, Patient, patient
+from kintsugi_dev.relay import relay
 from kintsugi_dev.servers import Database, PostgreSQL, fresh_database
 from kintsugi_dev.servers.roles import HEALER, MONITOR, ROLES
 
@@ -337,3 +338,38 @@ async def test_the_monitoring_role_can_end_no_session_and_promote_nothing(shop: 
         assert result.state is StepState.FAILED
         assert "docs/database-role.sql" in result.error
     assert await victim.fetchval("SELECT 1") == 1
+
+
+async def test_the_session_follows_the_service_to_another_primary(server_dir: Path) -> None:
+    with (
+        PostgreSQL.start(server_dir / "orders-0") as primary,
+        primary.replica(server_dir / "orders-1", name="orders-1") as replica,
+        fresh_database(primary) as database,
+    ):
+        async with patient(database) as shop:
+            await asyncio.sleep(0.5)
+            async with relay(primary.port) as service:
+                connection = shop.spec.connection.model_copy(update={"port": service.port})
+                spec = shop.spec.model_copy(update={"connection": connection})
+                targets = targets_for(spec, {"username": HEALER, "password": "healer"})
+                diagnoser = Diagnoser(POSTGRESQL, spec, targets)
+                before = await diagnoser.diagnose(Surroundings(primary_member="orders-0"))
+                replica.promote()
+                service.target = replica.port
+                after = await diagnoser.diagnose(Surroundings(primary_member="orders-1"))
+                await diagnoser.close()
+
+    assert before.extra["primary_timeline"] == 1
+    assert after.extra["primary_timeline"] == 2
+
+
+async def test_an_idle_session_timeout_does_not_close_the_reserved_session(shop: Patient) -> None:
+    shop.database.execute(
+        f"ALTER ROLE {HEALER} IN DATABASE \"{shop.database.name}\" SET idle_session_timeout = '100ms'"
+    )
+    await shop.diagnose()
+    await asyncio.sleep(0.4)
+
+    mine = shop.database.fetch("SELECT 1 FROM pg_stat_activity WHERE application_name = 'kintsugi/diagnose'")
+
+    assert len(mine) == 1

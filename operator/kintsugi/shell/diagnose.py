@@ -28,7 +28,7 @@ from kintsugi.shell.session import ReservedSession
 POOLER_SECONDS = 2.0
 PULSE_SECONDS = 1.0
 FIRST = """
-SELECT current_setting('server_version_num')::int / 10000 AS version,
+SELECT current_setting('server_version_num')::int / 10000 AS version, pg_is_in_recovery() AS in_recovery,
     ARRAY(SELECT e.extname::text FROM pg_extension e ORDER BY e.oid) AS extensions,
     ARRAY(SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
           ORDER BY e.oid) AS schemas"""
@@ -111,6 +111,7 @@ class Diagnoser:
         self._version = 0
         self._extensions: dict[str, str] = {}
         self._last_pulse: Pulse | None = None
+        self._primary_member: str | None = None
         self.connection_error: sql.SqlError | None = None
 
     @property
@@ -155,6 +156,7 @@ class Diagnoser:
 
     async def diagnose(self, around: Surroundings = NOTHING_KNOWN) -> Diagnosis:
         """Everything that can be learned just now, in a few seconds at most. Never raises: failures are in `errors`."""
+        await self._follow(around.primary_member)
         (rows, errors), members, pooler = await asyncio.gather(
             self._primary(self._engine.queries), self._members(), self._pooler()
         )
@@ -177,6 +179,12 @@ class Diagnoser:
             extra={**around.extra, **self._last_known()},
         )
 
+    async def _follow(self, primary_member: str | None) -> None:
+        """Leave a former primary, which may live on behind our session when the Service names another."""
+        if primary_member is not None and self._primary_member not in (None, primary_member):
+            await self._session.close()
+        self._primary_member = primary_member or self._primary_member
+
     def _last_known(self) -> dict[str, Any]:
         """What is left of the primary when it is silent: its error's kind, and its last pulse."""
         known: dict[str, Any] = {
@@ -198,6 +206,10 @@ class Diagnoser:
         errors: dict[str, str] = {}
         try:
             first = (await self._fetch(FIRST, 2.0))[0]
+            if first["in_recovery"]:
+                # The session may have outlived its server's time as the primary: see where the Service leads now.
+                await self._session.close()
+                first = (await self._fetch(FIRST, 2.0))[0]
             self._version = first["version"]
             self._extensions = dict(zip(first["extensions"], first["schemas"], strict=True))
             self._answered()

@@ -10,6 +10,9 @@ from typing import Any
 from kintsugi.shell import sql
 
 APPLICATION = "kintsugi/diagnose"
+STAY = """
+SELECT set_config('idle_session_timeout', '0', false) WHERE current_setting('server_version_num')::int >= 140000"""
+"""The session is idle most of the time, and must not be closed for that just when it can't be opened again."""
 
 
 class ReservedSession:
@@ -77,10 +80,11 @@ class ReservedSession:
                     connection.terminate()
 
     async def close(self) -> None:
-        """Hang up; the next use opens it again."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await sql.close(connection)
+        """Hang up after whoever has the turn; the next use opens it again."""
+        async with self._turn:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                await sql.close(connection)
 
     async def _configure(self, connection: sql.Connection, application: str, read_only: str, limit: float) -> None:
         await connection.execute(
@@ -94,7 +98,13 @@ class ReservedSession:
 
     async def _connected(self) -> sql.Connection:
         if self._connection is None or self._connection.is_closed():
-            self._connection = await sql.connect(
+            connection = await sql.connect(
                 self.endpoint, application=APPLICATION, statement_timeout=self._statement_timeout, read_only=True
             )
+            try:
+                await connection.fetch(STAY)
+            except sql.STATEMENT_ERRORS as error:
+                connection.terminate()
+                raise sql.explain_connect(error, self.endpoint) from None
+            self._connection = connection
         return self._connection

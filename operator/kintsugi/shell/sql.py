@@ -239,6 +239,11 @@ def explain_connect(error: Exception, endpoint: Endpoint) -> SqlError:
                 f"a connection pooler answers at {endpoint}; name the server itself in spec.connection, the pooler in"
                 f" spec.pooler"
             )
+        case asyncpg.PostgresConnectionError() | asyncpg.InterfaceError():
+            return UnreachableError(
+                f"{endpoint} closed the connection at once; check that a server stands behind that host (a Service"
+                " without ready pods?)"
+            )
         case asyncpg.PostgresError():
             return UnreachableError(f"{endpoint} refused the connection ({_first_line(error)}); see its log")
         case ConnectionError() if "SSL" in str(error):
