@@ -164,6 +164,7 @@ async def _prepare(page: Page, width: int, height: int, *, dark: bool) -> None:
     for domain in ("Page", "Network", "Runtime", "Log"):
         await page.call(f"{domain}.enable")
     await page.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+    await page.call("Emulation.setFocusEmulationEnabled", enabled=True)
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
     await page.call("Emulation.setEmulatedMedia", features=[scheme])
 

@@ -84,11 +84,16 @@ def _placed(
     if impact is None:
         return Node(component, title, x, y, "root" if component == root else "calm")
     if impact.eta_seconds > 0:
-        note = f"{percent(impact.probability)} in ~{human(max(1, round(impact.eta_seconds)))}"
+        note = f"{percent(impact.probability)} in ~{_about(impact.eta_seconds)}"
         return Node(component, title, x, y, "ahead", note, impact.path)
-    kind = "root" if component == root else "degraded"
-    note = f"{'began here' if kind == 'root' else 'degraded'}, {percent(impact.probability)}"
-    return Node(component, title, x, y, kind, note, impact.path)
+    if component == root:
+        return Node(component, title, x, y, "root", "began here", impact.path)
+    return Node(component, title, x, y, "degraded", f"degraded, {percent(impact.probability)}", impact.path)
+
+
+def _about(seconds: float) -> str:
+    """A time to impact as short as it is certain: whole minutes from one and a half on."""
+    return human(max(1, round(seconds)) if seconds < 90 else round(seconds / 60) * 60)
 
 
 def _path_edges(forecast: ActionForecast) -> dict[tuple[str, str], str]:

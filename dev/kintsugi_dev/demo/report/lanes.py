@@ -14,7 +14,7 @@ SHORT = {"AwaitingApproval": "awaiting approval"}
 def database_lane(run: Run, end: float) -> Lane:
     """The phases of the database's status, as they were seen."""
     runs = [next(states) for _, states in groupby((s for s in run.states if s.phase), key=lambda s: s.phase)]
-    ends = [*(state.at for state in runs[1:]), end]
+    ends = [state.at for state in runs[1:]] + [end] * bool(runs)
     segments = [Segment(s.at, until, s.phase, s.phase) for s, until in zip(runs, ends, strict=True)]
     return Lane("database", segments)
 
