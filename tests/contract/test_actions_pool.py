@@ -57,13 +57,25 @@ async def clients(shop: Patient, pooler: PgBouncer, count: int, statement: str) 
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+def clients_wait(pooler: PgBouncer) -> bool:
+    return any(int(row["cl_waiting"]) for row in pooler.admin("SHOW POOLS"))
+
+
+async def until_clients_wait(pooler: PgBouncer) -> None:
+    """Return once clients have waited for the pool for a moment."""
+    async with asyncio.timeout(15):
+        while not await asyncio.to_thread(clients_wait, pooler):  # noqa: ASYNC110 – a server is asked: it sets no event
+            await asyncio.sleep(0.1)
+    await asyncio.sleep(0.4)
+
+
 def size_of(pooler: PgBouncer) -> str:
     return next(row["value"] for row in pooler.admin("SHOW CONFIG") if row["key"] == "default_pool_size")
 
 
 async def test_an_exhausted_pool_grows_and_nobody_waits_any_more(shop: Patient, pooler: PgBouncer) -> None:
     async with clients(shop, pooler, 8, "SELECT pg_sleep(0.5)"):
-        await asyncio.sleep(1.2)
+        await until_clients_wait(pooler)
         healing = await shop.heal("resize-pool")
         await asyncio.sleep(1.5)
         waiting = sum(int(row["cl_waiting"]) for row in pooler.admin("SHOW POOLS"))
@@ -101,7 +113,7 @@ async def test_a_size_that_a_person_has_set_meanwhile_is_neither_changed_nor_und
 async def test_the_size_never_exceeds_max_pool_size(shop: Patient, pooler: PgBouncer) -> None:
     pooler.admin("SET default_pool_size = 20")
     async with clients(shop, pooler, 26, "SELECT pg_sleep(4)"):
-        await asyncio.sleep(1.5)
+        await until_clients_wait(pooler)
         answer = await shop.propose("resize-pool")
 
     assert isinstance(answer, NotProposed)
@@ -112,7 +124,7 @@ async def test_a_pool_full_of_sessions_that_wait_for_a_lock_is_not_enlarged(shop
     blocker = await shop.session()
     await blocker.execute("BEGIN; LOCK TABLE public.orders IN ACCESS EXCLUSIVE MODE")
     async with clients(shop, pooler, 6, "SELECT * FROM public.orders"):
-        await asyncio.sleep(1.2)
+        await until_clients_wait(pooler)
         answer = await shop.propose("resize-pool")
         await blocker.close()
 
@@ -131,7 +143,7 @@ async def test_a_pool_size_of_its_own_in_the_configuration_is_named_as_the_reaso
     )
     pooler.admin("RELOAD")
     async with clients(shop, pooler, 6, "SELECT pg_sleep(0.5)"):
-        await asyncio.sleep(1.2)
+        await until_clients_wait(pooler)
         answer = await shop.propose("resize-pool")
 
     assert isinstance(answer, NotProposed)

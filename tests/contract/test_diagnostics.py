@@ -304,7 +304,8 @@ async def test_every_member_is_asked_directly_and_says_who_it_is(server_dir: Pat
     assert views["orders-0"].timeline == views["orders-1"].timeline == 1
     assert views["orders-1"].wal_receiver_streaming
     assert views["orders-1"].wal_receiver_age < 60
-    assert 0 < views["orders-1"].receive_lsn <= views["orders-0"].receive_lsn
+    # Asked at the same time, but not at the same instant.
+    assert abs(views["orders-1"].receive_lsn - views["orders-0"].receive_lsn) < 1_000_000
     assert not after["orders-0"].reachable
     assert "connection refused" in after["orders-0"].error
     assert after["orders-1"].reachable
