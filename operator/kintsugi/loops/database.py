@@ -108,6 +108,7 @@ class DatabaseLoop:
         try:
             self._look(cycle)
             outcome = await self._propose(cycle)
+            cycle = replace(cycle, actions=tuple(self._services.fleet.actions_of(database)))  # with a new one
             await self._say(cycle, outcome)
             if cycle.incident is None and database.status.incident is not None:
                 for action in cycle.actions:  # whoever still waits for an approval need not wait any more
