@@ -139,6 +139,8 @@ class FaultRecord:
     refused: Say | None = None
     approved: Say | None = None
     policy: str = ""
+    repair: str = ""
+    repaired_at: float | None = None
 
     @property
     def detected_s(self) -> float | None:

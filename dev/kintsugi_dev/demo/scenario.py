@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kintsugi_dev.demo import measures
 from kintsugi_dev.demo.approval import Approval, Commands, Person
@@ -44,7 +44,7 @@ FAULTS: Mapping[str, Callable[[World], Fault]] = {
 
 @dataclass
 class Scenario:
-    """Runs faults in a world and says what happens."""
+    """Runs faults in a world, one at a time, and says what happens."""
 
     world: World
     watcher: Watcher
@@ -53,6 +53,7 @@ class Scenario:
     interactive: bool = False
     commands_prefix: str = "kubectl"
     bound_s: float = UNHEALED_SECONDS
+    _repaired_at: float | None = field(default=None, init=False)
 
     def run(self, name: str, number: int, total: int) -> FaultRecord:
         """One fault from a calm start to its end; what is left of it is lifted."""
@@ -83,27 +84,28 @@ class Scenario:
         return not self.operator or (self.watcher.state.phase == "Healthy" and self.watcher.incident is None)
 
     def _observe(self, fault: Fault, settled_from: float, injected_at: float) -> FaultRecord:
+        self._repaired_at = None
         progress = _Progress(self, injected_at)
         approval = self._approval()
         bound = HEALED_WITHIN if self.operator else self.bound_s
-        repaired = False
         while time.time() - injected_at - approval.waited < bound:
             record = self._record(fault, settled_from, injected_at, approval)
             progress.tell(record)
             for action in record.actions:
                 approval.step(action)
-            if self.operator and record.verified and not repaired:
-                repaired = True
+            if self.operator and record.verified:
                 self._repair(fault)
-            if self.operator and record.verified and self._healthy():
-                break
+                if self._healthy():
+                    break
             self._tick(fault.title, fault, injected_at)
         return self._record(fault, settled_from, injected_at, approval)
 
     def _repair(self, fault: Fault) -> None:
-        if fault.repair_title:
+        """Do once what people do afterwards."""
+        if fault.repair_title and self._repaired_at is None:
             self.view.say(fault.repair_title)
             fault.repair()
+            self._repaired_at = time.time()
 
     def _record(self, fault: Fault, settled_from: float, injected_at: float, approval: Approval) -> FaultRecord:
         ended_at = time.time()
@@ -124,6 +126,8 @@ class Scenario:
             refused=approval.refused,
             approved=approval.settle(actions),
             policy=MODE,
+            repair=fault.repair_title,
+            repaired_at=self._repaired_at,
         )
 
     def _approval(self) -> Approval:

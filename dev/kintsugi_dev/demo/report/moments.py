@@ -39,6 +39,8 @@ def moments(fault: FaultRecord) -> list[Moment]:
     if fault.healed_at is not None:
         note = f"five seconds in a row at most {words.milliseconds(fault.p99.limit)}"
         found.append(Moment(fault.healed_at, "heal", "healed", "The client is served as before", note))
+    if fault.repaired_at is not None:
+        found.append(Moment(fault.repaired_at, "repair", "", "Tidied up", fault.repair))
     return sorted(found, key=lambda moment: moment.at)
 
 
