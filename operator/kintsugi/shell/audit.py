@@ -26,8 +26,7 @@ class AuditChain:
         self._path = path
         self._last = START
         if path is not None and path.exists():
-            lines = path.read_text().splitlines()
-            self._last = json.loads(lines[-1])["hash"] if lines else START
+            self._continue(path)
 
     def append(self, entry: Mapping[str, Any], now: datetime) -> None:
         """Add one line."""
@@ -36,9 +35,23 @@ class AuditChain:
         line = json.dumps({**body, "hash": self._last}, ensure_ascii=False)
         log.info("audit %s", line)
         if self._path is not None:
-            with self._path.open("a") as file:
-                file.write(line + "\n")
-                file.flush()
+            try:
+                with self._path.open("a") as file:
+                    file.write(line + "\n")
+            except OSError as error:
+                log.error("the audit file %s can't be written (%s); the line stands in the log", self._path, error)
+
+    def _continue(self, path: Path) -> None:
+        """Go on after the last whole line; one torn by a crash stays, for `verify` to show."""
+        text = path.read_text(errors="replace")
+        for line in reversed(text.splitlines()):
+            if (found := _hash_in(line)) is not None:
+                self._last = found
+                break
+            log.warning("the audit file %s holds a line that is none: %.80s", path, line)
+        if text and not text.endswith("\n"):
+            with path.open("a") as file:
+                file.write("\n")
 
 
 def verify(lines: Iterable[str]) -> int | None:
@@ -48,12 +61,19 @@ def verify(lines: Iterable[str]) -> int | None:
         try:
             body = json.loads(line)
             given = body.pop("hash")
-        except (ValueError, KeyError, AttributeError):
+        except (ValueError, KeyError, AttributeError, TypeError):
             return number
         if body.get("previous") != previous or _hash(body) != given:
             return number
         previous = given
     return None
+
+
+def _hash_in(line: str) -> str | None:
+    try:
+        return str(json.loads(line)["hash"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _hash(body: Mapping[str, Any]) -> str:
