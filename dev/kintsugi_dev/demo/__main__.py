@@ -33,7 +33,7 @@ def main() -> int:
                 arguments.picture,
                 width=arguments.width,
                 dark=arguments.dark,
-                top=arguments.top,
+                element=arguments.element,
                 height=arguments.height,
             )
             return 0
@@ -85,8 +85,8 @@ def _parser() -> argparse.ArgumentParser:
     picture.add_argument("page", type=Path)
     picture.add_argument("picture", type=Path)
     picture.add_argument("--width", type=int, default=1280)
-    picture.add_argument("--top", type=float, default=0.0, help="only from here down, in px")
-    picture.add_argument("--height", type=float, help="only so many px")
+    picture.add_argument("--element", default="html", metavar="CSS", help="only this element: #killed-primary")
+    picture.add_argument("--height", type=float, help="only so many px of it")
     picture.add_argument("--dark", action="store_true", help="as a browser in dark mode shows it")
     return parser
 

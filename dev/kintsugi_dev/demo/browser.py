@@ -85,10 +85,16 @@ class Page:
         for kind in ("keyDown", "keyUp"):
             await self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key)
 
-    async def picture(self, top: float = 0.0, height: float | None = None) -> bytes:
-        """The page as PNG: all of it, or `height` px from `top` down."""
-        size = (await self.call("Page.getLayoutMetrics"))["cssContentSize"]
-        clip = {"x": 0, "y": top, "width": size["width"], "height": height or size["height"] - top, "scale": 1}
+    async def picture(self, element: str = "html", height: float | None = None) -> bytes:
+        """An element by its CSS selector as PNG, or its upper `height` px.
+
+        Raises:
+            BrowserError: the page has no such element.
+        """
+        box = await self.evaluate(f"document.querySelector({json.dumps(element)})?.getBoundingClientRect().toJSON()")
+        if box is None:
+            raise BrowserError(f"the page has no element {element!r}; correct the selector")
+        clip = {"x": box["x"], "y": box["y"], "width": box["width"], "height": height or box["height"], "scale": 1}
         answer = await self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
         return base64.b64decode(answer["data"])
 
@@ -196,10 +202,10 @@ def screenshot(
     *,
     width: int = 1280,
     dark: bool = False,
-    top: float = 0.0,
+    element: str = "html",
     height: float | None = None,
 ) -> None:
-    """Write the page as a picture: all of it, or `height` px from `top` down.
+    """Write a page as a picture: all of it, one element, or the upper `height` px of either.
 
     Raises:
         BrowserError: Chromium is missing, or did not start or answer.
@@ -207,7 +213,7 @@ def screenshot(
 
     async def take() -> bytes:
         async with opened(page, width=width, dark=dark) as found:
-            return await found.picture(top, height)
+            return await found.picture(element, height)
 
     if not page.exists():
         raise BrowserError(f"{page} does not exist; run the demo first, or `python -m kintsugi_dev.demo report`")

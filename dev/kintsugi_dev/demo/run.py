@@ -32,6 +32,8 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 OUT = REPOSITORY / "out/demo"
 SHARED_CLUSTER = REPOSITORY / "out/cluster"
 LEARNED_WITHIN = 120.0
+CODA_SECONDS = 4.0
+"""So long everything is left alone at the end, so that one sees how it stays."""
 LOGS = {
     "operator.log": "operator.log",
     "collector.log": "collector.log",
@@ -133,6 +135,7 @@ def _faults(options: Options, running: World, scenario: Scenario) -> Run:
     faults: list[FaultRecord] = []
     for number, name in enumerate(options.faults, 1):
         faults.append(scenario.run(name, number, len(options.faults)))
+    scenario.rest(CODA_SECONDS)
     ended_at = time.time()
     seconds = tuple(s for s in running.seconds() if s.second >= started_at - 1)
     acknowledged, lost = running.count_writes()

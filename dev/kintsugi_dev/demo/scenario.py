@@ -149,7 +149,7 @@ class Scenario:
                 state=self.watcher.state,
                 problem=self.watcher.problem,
                 seconds=self._seconds()[-60:],
-                events=self.watcher.events[-6:],
+                events=[event for event in self.watcher.events if event.object == DATABASE][-4:],
                 stage=doing,
                 injected_at=injected_at,
             )
@@ -169,6 +169,12 @@ class Scenario:
                 said = f"it says {state.phase or 'nothing'}: {state.doing}"
                 raise TimeoutError(f"the operator did not call {DATABASE} healthy within {seconds:.0f} s; {said}")
             self._tick("the operator learns what is normal here")
+
+    def rest(self, seconds: float) -> None:
+        """Watch for a while without doing anything."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self._tick("done")
 
     def _tell_end(self, record: FaultRecord) -> None:
         felt = f"p99 {_ms(record.p99.before)} → {_ms(record.p99.during)} → {_ms(record.p99.after)}"

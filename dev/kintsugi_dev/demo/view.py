@@ -127,7 +127,7 @@ class LiveView:
 def panel(moment: Moment, *, width: int = 100) -> Panel:
     """The panel of one moment."""
     rows = Table.grid(padding=(0, 2))
-    rows.add_column(style="dim", no_wrap=True)
+    rows.add_column(style="dim", no_wrap=True, min_width=10)
     rows.add_column(overflow="ellipsis", no_wrap=True)
     state = moment.state
     rows.add_row("database", _phase(state))

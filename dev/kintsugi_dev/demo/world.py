@@ -45,81 +45,23 @@ DATABASE = "orders"
 APP, APP_PASSWORD = "shop_app", "app"
 LABELS = {"namespace": NAMESPACE, "service": DATABASE}
 ADDRESS = "demo.kintsugi.dev/address"
-POD_NAME = "statefulset.kubernetes.io/pod-name"
 RATE = 100.0
 LINES = 300_000
 HISTORY = "INSERT INTO ledger (client, number, amount) SELECT 'history', n, 60 FROM generate_series(1, 50000) n"
 POOL_SIZE = 12
 SETTINGS: Settings = {"max_connections": 60, "shared_buffers": "128MB", "max_parallel_workers_per_gather": 0}
 LEARNING = "25s"
-MODE = "AutoMediumRisk"
-MAX_DATA_LOSS = "0B"
 SLO = "100ms"
 
 APPROVER, APPROVERS = "ann", "dba-oncall"
 STRANGER = "eve"
 
-OBJECTS = """
-apiVersion: v1
-kind: Namespace
-metadata: {name: shop}
----
-apiVersion: v1
-kind: Secret
-metadata: {name: orders-kintsugi, namespace: shop}
-stringData: {username: kintsugi_healer, password: healer}
----
-apiVersion: v1
-kind: Service
-metadata: {name: orders-rw, namespace: shop}
-spec:
-  selector: {statefulset.kubernetes.io/pod-name: orders-0}
-  ports: [{port: 5432}]
----
-apiVersion: apps/v1
-kind: StatefulSet
-metadata: {name: orders, namespace: shop}
-spec:
-  replicas: 2
-  serviceName: orders
-  podManagementPolicy: Parallel
-  selector: {matchLabels: {app: orders}}
-  template:
-    metadata: {labels: {app: orders}}
-    spec: {containers: [{name: postgres, image: registry.k8s.io/pause}]}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata: {name: approvers, namespace: shop}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: kintsugi-approver}
-subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: dba-oncall}]
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata: {name: developer, namespace: shop}
-rules:
-- apiGroups: [kintsugi.dev]
-  resources: [monitoreddatabases, healingpolicies, healingactions]
-  verbs: [get, list, watch, patch]
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata: {name: developers, namespace: shop}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: developer}
-subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: eve}]
----
-apiVersion: kintsugi.dev/v1alpha1
-kind: HealingPolicy
-metadata: {name: critical, namespace: shop}
-spec:
-  selector: {matchLabels: {tier: critical}}
-  mode: AutoMediumRisk
-  objectives: {latency: 4, throughput: 3, consistency: 2, resources: 1}
-  constraints: {maxDataLoss: 0B, maxReplicationLag: 10s}
-  limits: {perHour: 20, cooldown: 3s}
-  approval: {expiresAfter: 10m}
-  verification: {window: 40s}
-"""
+OBJECTS = Path(__file__).with_name("objects.yaml")
+POLICY: dict[str, Any] = next(o for o in yaml.safe_load_all(OBJECTS.read_text()) if o["kind"] == "HealingPolicy")[
+    "spec"
+]
+MODE: str = POLICY["mode"]
+MAX_DATA_LOSS: str = POLICY["constraints"]["maxDataLoss"]
 
 
 @dataclass
@@ -260,7 +202,7 @@ def _databases(directory: Path, stack: ExitStack) -> tuple[PostgreSQL, PostgreSQ
 
 
 def _kubernetes(cluster: Cluster, members: dict[str, PostgreSQL]) -> None:
-    cluster.kubectl("apply", "-f", "-", input=OBJECTS)
+    cluster.kubectl("apply", "-f", str(OBJECTS))
     for name, server in members.items():
         if not eventually(lambda name=name: name in cluster.kubectl("-n", NAMESPACE, "get", "pods", "-o", "name")):  # type: ignore[misc]
             raise TimeoutError(f"the pod {name} did not appear; is kube-controller-manager running?")

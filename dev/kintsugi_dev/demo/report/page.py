@@ -50,8 +50,8 @@ def _header(run: Run, title: str) -> str:
     machine = run.machine
     meta = [
         day(run.started_at),
-        f"{run.rate:.0f} requests a second for {(run.ended_at - run.started_at) / 60:.1f} minutes",
-        f"PostgreSQL {machine.postgresql} with a synchronous replica, PgBouncer, Prometheus",
+        f"{run.rate:.0f} requests/s for {(run.ended_at - run.started_at) / 60:.1f} minutes",
+        f"PostgreSQL {machine.postgresql} with a synchronous replica and PgBouncer",
         f"Kubernetes {machine.kubernetes.removeprefix('v')}",
         f"{machine.cpus} CPUs, {machine.memory_gib:.0f} GiB",
     ]
