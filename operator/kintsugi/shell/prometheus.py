@@ -9,6 +9,7 @@ request as a union, told apart by a label.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import re
 import ssl
@@ -210,11 +211,13 @@ class Prometheus:
             endpoint = self.endpoint
             context = _trusting(endpoint) if endpoint.ca else True
             headers = {"Authorization": f"Bearer {endpoint.token}"} if endpoint.token else {}
+            if endpoint.basic:
+                login = base64.b64encode(":".join(endpoint.basic).encode()).decode()
+                headers = {"Authorization": f"Basic {login}"}
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(ssl=context, limit=8),
                 timeout=aiohttp.ClientTimeout(total=TIMEOUT),
                 headers=headers,
-                auth=aiohttp.BasicAuth(*endpoint.basic) if endpoint.basic else None,
             )
         return self._session
 
