@@ -165,7 +165,6 @@ class IncidentStatus(Status):
     root: str = Field(default="", description="The component where it started.")
     tried: tuple[str, ...] = Field(default=(), description="Actions already taken or proposed for it, in order.")
     summary: str = Field(default="", description="What is wrong, in a sentence.")
-    acknowledged: bool = Field(default=False, description="Whether a person has taken it over.")
 
 
 class TrackRecord(Status):
@@ -214,6 +213,10 @@ class DatabaseStatus(Status):
     budget: Budget = Budget()
     track_record: tuple[TrackRecord, ...] = Field(default=(), description="How each action type has done here.")
     acknowledged: str = Field(default="", description="The kintsugi.dev/acknowledge annotation already acted upon.")
+    reference_since: Time | None = Field(
+        default=None,
+        description="Since when the database is as it is, where a person said so (kintsugi.dev/acknowledge).",
+    )
     server_version: str = Field(default="", description="The version that the server reports.")
 
 

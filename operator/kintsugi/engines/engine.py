@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -92,13 +92,17 @@ class Action(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """Everything the loops need to know about one kind of database."""
+    """Everything the loops need to know about one kind of database.
+
+    `surrounded` adds the databases around one to its topology: those that it depends on, and those that depend on it.
+    """
 
     name: str
     catalogue: Catalogue
     topology: Topology
     queries: tuple[Query, ...]
     actions: Mapping[str, Action]
+    surrounded: Callable[[Topology, Sequence[str], Sequence[str]], Topology]
 
 
 class BadParametersError(ValueError):

@@ -9,7 +9,7 @@ from kintsugi.engines.catalogue import load
 from kintsugi.engines.engine import Engine
 from kintsugi.engines.postgresql.actions import ACTIONS
 from kintsugi.engines.postgresql.diagnostics import QUERIES
-from kintsugi.engines.postgresql.topology import TOPOLOGY
+from kintsugi.engines.postgresql.topology import TOPOLOGY, with_neighbours
 
 ENGINES: Mapping[str, Engine] = MappingProxyType(
     {
@@ -19,6 +19,7 @@ ENGINES: Mapping[str, Engine] = MappingProxyType(
             topology=TOPOLOGY,
             queries=QUERIES,
             actions=ACTIONS,
+            surrounded=with_neighbours,
         )
     }
 )

@@ -16,6 +16,7 @@ from kintsugi.api.meta import ACKNOWLEDGE, API_VERSION, PAUSE, Condition, Object
 from kintsugi.domain.actions import Candidate, NotProposed, Proposal
 from kintsugi.domain.anomaly import Anomaly, Health
 from kintsugi.domain.decision import DatabasePhase
+from kintsugi.domain.forecast import Forecast
 from kintsugi.domain.text import human
 from kintsugi.engines.registry import ENGINES
 from kintsugi.engines.risk import RISKS
@@ -33,13 +34,14 @@ from kintsugi.stages.guard import judge
 from kintsugi.stages.judgement import Ask, Auto, Forbidden, Judgement, RecommendOnly
 from kintsugi.stages.policy import EffectivePolicy
 from kintsugi.stages.predict import PropagationPredictor
-from kintsugi.stages.recover import RunbookRecommender
+from kintsugi.stages.recover import RunbookRecommender, explain
 
 log = logging.getLogger(__name__)
 
 DIAGNOSE_EVERY = 2.0  # seconds between diagnoses while an incident is open
 FRESH_DIAGNOSIS = 6.0  # seconds that a diagnosis may be old for a proposal to rest on it
 BASELINE_EVERY = 30.0
+TOLERANCE_INTERVALS = 2.5  # samples are no more exact than this about who was first
 SUPERSEDED_LIMIT = 3  # new plans for the same action within one incident, when the facts keep changing
 KEPT = 20  # ended actions per database that stay as objects (DESIGN §3)
 
@@ -63,6 +65,11 @@ class Cycle:
         return next((a for a in open_ if a.phase.at_work), open_[0] if open_ else None)
 
     @property
+    def working(self) -> bool:
+        """Whether an action is changing something or judging a change."""
+        return self.live is not None and self.live.phase.at_work
+
+    @property
     def paused(self) -> bool:
         """Whether anybody has switched this database off."""
         return PAUSE in self.database.metadata.annotations or self.policy.ceiling.paused or bool(self.policy.paused_by)
@@ -81,7 +88,6 @@ class DatabaseLoop:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._predictor = PropagationPredictor()
         self._diagnosing: dict[str, asyncio.Task[None]] = {}
         self._outcomes: dict[str, Outcome] = {}
         self._unwatchable: dict[str, tuple[int, str]] = {}
@@ -92,7 +98,7 @@ class DatabaseLoop:
         anomaly = watch.anomaly
         if anomaly is None:
             return
-        watch.forecast = self._predictor.predict(anomaly, watch.engine.topology, at)
+        watch.forecast = self._forecast(database, watch, anomaly, at)
         database = self._settled(database, now)
         cycle = Cycle(
             database=database,
@@ -125,6 +131,16 @@ class DatabaseLoop:
         namespace, _, name = key.partition("/")
         with contextlib.suppress(KeyError):
             self._services.metrics.risk.remove(namespace, name)
+
+    def _forecast(self, database: MonitoredDatabase, watch: Watch, anomaly: Anomaly, at: float) -> Forecast:
+        """What the anomaly will spread to, the databases that depend on this one included."""
+        namespace, name = database.metadata.namespace, database.metadata.name
+        beside = [other for other in self._services.fleet.databases.values() if other.metadata.namespace == namespace]
+        dependents = [o.metadata.key for o in beside if any(on.name == name for on in o.spec.depends_on)]
+        dependencies = [f"{namespace}/{on.name}" for on in database.spec.depends_on]
+        topology = watch.engine.surrounded(watch.engine.topology, dependencies, dependents)
+        tolerance = TOLERANCE_INTERVALS * database.spec.metrics.scrape_interval.total_seconds()
+        return PropagationPredictor(tolerance=tolerance).predict(anomaly, topology, at)
 
     async def say_unwatchable(self, now: datetime) -> None:
         """Say of every database that can't be watched at all what is wrong with it, once."""
@@ -179,8 +195,10 @@ class DatabaseLoop:
         word = database.metadata.annotations.get(ACKNOWLEDGE, "")
         if word and word != database.status.acknowledged:
             records = acknowledged(records, None if word == "all" else word)
-        status = database.status.model_copy(update={"budget": budget, "track_record": records, "acknowledged": word})
-        return database.model_copy(update={"status": status})
+        changes: dict[str, object] = {"budget": budget, "track_record": records, "acknowledged": word}
+        if database.status.incident is not None and word == database.status.incident.id:
+            changes["reference_since"] = database.status.incident.opened_at
+        return database.model_copy(update={"status": database.status.model_copy(update=changes)})
 
     # --- incident ---
 
@@ -189,8 +207,12 @@ class DatabaseLoop:
         incident, anomaly = cycle.incident, cycle.anomaly
         if incident is None:
             return self._opened(cycle) if anomaly.flagged else None
-        if anomaly.health is Health.NORMAL and not (cycle.live and cycle.live.phase.at_work):
+        if anomaly.health is Health.NORMAL and not cycle.working:
             self._closed(cycle, incident)
+            return None
+        if cycle.database.metadata.annotations.get(ACKNOWLEDGE) == incident.id and not cycle.working:
+            self._closed(cycle, incident, "acknowledged as how the database is now, and learned anew,")
+            cycle.watch.accept_present()
             return None
         if self._unjudgeable(cycle, incident):
             self._closed(cycle, incident, "it can't be judged any more, as nothing is left of the time before it;")
@@ -205,6 +227,7 @@ class DatabaseLoop:
         at = cycle.anomaly.since or cycle.now.timestamp()
         digest = hashlib.sha256(f"{cycle.database.metadata.uid}/{at}".encode()).hexdigest()[:8]
         text = summary.summary_of(cycle.anomaly, cycle.watch.forecast, cycle.now.timestamp())
+        cycle.watch.freeze(cycle.database, cycle.now.timestamp())
         cycle.watch.opened(at)
         if cycle.watch.says(f"{digest} opened"):  # the status may have to wait for the API server
             log.info("incident %s opened: %s", digest, text)
@@ -214,9 +237,8 @@ class DatabaseLoop:
     @staticmethod
     def _unjudgeable(cycle: Cycle, incident: IncidentStatus) -> bool:
         """Whether an incident found after a restart has no reference, nor will get one while it is open."""
-        working = cycle.live is not None and cycle.live.phase.at_work
         window = cycle.database.spec.reference.window
-        return cycle.anomaly.health is Health.LEARNING and not working and cycle.now - incident.opened_at > window
+        return cycle.anomaly.health is Health.LEARNING and not cycle.working and cycle.now - incident.opened_at > window
 
     def _closed(self, cycle: Cycle, incident: IncidentStatus, why: str = "back to normal") -> None:
         cycle.watch.closed(cycle.now.timestamp())
@@ -237,11 +259,22 @@ class DatabaseLoop:
             return
         wanted = cycle.incident is not None or cycle.live is not None
         every = DIAGNOSE_EVERY if wanted else BASELINE_EVERY
-        if watch.diagnosed_at is None or abs(at - watch.diagnosed_at) >= every or (wanted and watch.diagnosis is None):
+        due = watch.diagnosed_at is None or abs(at - watch.diagnosed_at) >= every
+        if due or (wanted and watch.diagnosis is None):
             watch.diagnosed_at = at
-            self._diagnosing[watch.key] = asyncio.create_task(self._ask(cycle.database, watch, wanted))
+            work = self._ask(cycle.database, watch, full=wanted)
+        else:
+            work = self._pulse(cycle.database, watch)
+        self._diagnosing[watch.key] = asyncio.create_task(work)
+
+    async def _pulse(self, database: MonitoredDatabase, watch: Watch) -> None:
+        """How far the primary is: after a crash nobody can ask it any more what a failover would lose."""
+        with contextlib.suppress(SecretError, KubeError):  # said by the next baseline or diagnosis
+            access = await self._services.access(database)
+            await access.diagnoser.pulse()
 
     async def _ask(self, database: MonitoredDatabase, watch: Watch, full: bool) -> None:
+        """A full diagnosis, or the baseline that the next one is compared with."""
         try:
             access = await self._services.access(database)
             if full:
@@ -297,8 +330,9 @@ class DatabaseLoop:
                 self._refused(cycle, candidate, judgement)
                 continue
             runner_up = next((other.action for other in ranked[place + 1 :]), "")
+            others = explain(ranked[place:], ())
             try:
-                await self._create(cycle, candidate, judgement, (*not_proposed, *held_back), runner_up)
+                await self._create(cycle, candidate, judgement, (*others, *not_proposed, *held_back), runner_up)
             except UnavailableError:
                 raise
             except KubeError as error:

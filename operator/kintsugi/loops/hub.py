@@ -39,7 +39,6 @@ from kintsugi.shell.telemetry import OperatorMetrics, Pulse
 from kintsugi.stages.detect import RobustDetector
 from kintsugi.stages.policy import Ceiling
 from kintsugi.stages.ports import Observed
-from kintsugi.stages.reference import reference
 
 log = logging.getLogger(__name__)
 
@@ -289,7 +288,7 @@ def _observed(database: MonitoredDatabase, watch: Watch, now: float) -> Observed
     return Observed(
         key=watch.key,
         catalogue=watch.engine.catalogue,
-        reference=reference(frame, watch.incidents, now, span.window.total_seconds()),
+        reference=watch.reference(database, now),
         recent=frame.between(now - RECENT * frame.interval, now + 1),
         state=watch.state,
         minimum=span.minimum.total_seconds(),

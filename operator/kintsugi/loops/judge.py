@@ -10,7 +10,6 @@ from kintsugi.api.database import MonitoredDatabase
 from kintsugi.domain.text import human
 from kintsugi.domain.verdict import Outcome, Verdict
 from kintsugi.loops.watch import Watch
-from kintsugi.stages.reference import reference
 from kintsugi.stages.verify import verify
 
 BEFORE_SAMPLES = 3
@@ -27,7 +26,7 @@ def verdict_of(action: HealingAction, database: MonitoredDatabase, watch: Watch,
     verdict = verify(
         before=frame.between(began - BEFORE_SAMPLES * frame.interval, began),
         after=frame.between(ended, at + frame.interval),
-        reference=reference(frame, watch.incidents, at, database.spec.reference.window.total_seconds()),
+        reference=watch.reference(database, at),
         catalogue=watch.engine.catalogue,
         evidence=[signal.signal for signal in action.spec.evidence.signals],
         slo=(slo.signal, slo.target.total_seconds()) if slo and slo.signal else None,

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from kintsugi.api.database import MonitoredDatabase
 from kintsugi.domain.anomaly import Anomaly
 from kintsugi.domain.forecast import NO_FORECAST, Forecast
+from kintsugi.domain.frame import Frame
 from kintsugi.engines.engine import Diagnosis, Engine
 from kintsugi.loops.buffer import RingBuffer
 from kintsugi.stages.ports import DetectorState
-from kintsugi.stages.reference import GUARD, GUARD_SAMPLES
+from kintsugi.stages.reference import GUARD, GUARD_SAMPLES, reference
 
 BUFFER_MARGIN = 300.0  # seconds kept beyond the reference window: the present incident, and verification
 MOST_SAMPLES = 10_000  # a range query of Prometheus gives at most 11,000
@@ -29,10 +30,11 @@ class Problem:
 class Watch:
     """One database. Rebuilt from Prometheus and the object's status when the operator restarts.
 
-    `incidents` are (start, end) in Unix seconds of the anomalies seen, end None while one is open; they are kept out of
-    the reference. `uid` and `spec_generation` say for which object, and which generation of it, the buffer was made: a
-    changed spec, and another database of the same name, begin anew. `due` is a time of the monotonic clock. `said` are
-    the incidents of which it was said that they opened or closed: once, however often the status can't be written.
+    `incidents` are (start, end) in Unix seconds of the anomalies seen, end None while one is open; they are kept
+    out of the reference, and `frozen` is the reference as it was when the open one began. `uid` and
+    `spec_generation` say for which object, and which generation of it, the buffer was made: a changed spec, and
+    another database of the same name, begin anew. `due` is a time of the monotonic clock. `said` are the incidents
+    of which it was said that they opened or closed: once, however often the status can't be written.
     """
 
     key: str
@@ -42,6 +44,7 @@ class Watch:
     buffer: RingBuffer
     state: DetectorState = field(default_factory=DetectorState)
     incidents: list[tuple[float, float | None]] = field(default_factory=list)
+    frozen: Frame | None = None
     offers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     discovered_at: float | None = None
     metrics_problem: Problem | None = None
@@ -60,6 +63,25 @@ class Watch:
     due: float = 0.0
     said: set[str] = field(default_factory=set)
 
+    def reference(self, database: MonitoredDatabase, now: float) -> Frame:
+        """The fault-free samples that the present is compared with; while an incident is open, those of before it."""
+        if self.frozen is not None:
+            return self.frozen
+        since = database.status.reference_since
+        frame = self.buffer.frame if since is None else self.buffer.frame.between(since.timestamp(), now + 1)
+        return reference(frame, self.incidents, now, database.spec.reference.window.total_seconds())
+
+    def freeze(self, database: MonitoredDatabase, now: float) -> None:
+        """Keep the present reference, however long the incident lasts."""
+        if self.frozen is None:
+            self.frozen = self.reference(database, now)
+
+    def accept_present(self) -> None:
+        """A person says that what looks like an incident is how the database is now: learn anew from here."""
+        if self.incidents and self.incidents[-1][1] is None:
+            del self.incidents[-1]
+        self.frozen, self.state = None, DetectorState()
+
     def opened(self, at: float) -> None:
         """An incident is open since `at`."""
         if not self.incidents or self.incidents[-1][1] is not None:
@@ -69,6 +91,7 @@ class Watch:
         """The open incident ended."""
         if self.incidents and self.incidents[-1][1] is None:
             self.incidents[-1] = (self.incidents[-1][0], at)
+        self.frozen = None
 
     def says(self, what: str) -> bool:
         """Whether this is news; it is none the next time."""

@@ -1,0 +1,73 @@
+"""What is compared with what: the reference of a database that is healthy, ill, or accepted as it is."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import numpy as np
+
+from kintsugi.engines.registry import ENGINES
+from kintsugi.loops.watch import Watch, new_watch
+from kintsugi.shell.prometheus import Samples
+from kintsugi_dev.builders import a_database
+
+START = 1_800_000_000.0
+
+
+def a_watch(seconds: int) -> Watch:
+    """A watch with so many seconds of one signal, at one sample a second."""
+    watch = new_watch(a_database(), ENGINES["postgresql"], START)
+    _append(watch, START, seconds)
+    return watch
+
+
+def _append(watch: Watch, start: float, seconds: int) -> None:
+    interval = watch.buffer.frame.interval
+    times = start + interval * np.arange(seconds, dtype=np.float64)
+    watch.buffer.append(Samples(times, {"lock_waiters": np.zeros(seconds)}))
+
+
+def test_an_open_incident_is_compared_with_what_was_before_it_however_long_it_lasts() -> None:
+    database, watch = a_database(), a_watch(100)
+    interval = watch.buffer.frame.interval
+    now = START + 100 * interval
+    watch.freeze(database, now)
+    watch.opened(now)
+    before = watch.reference(database, now)
+
+    _append(watch, now, 5000)
+
+    assert len(before) > 0
+    assert watch.reference(database, now + 5000 * interval) is before
+
+
+def test_after_an_incident_its_samples_stay_out_of_the_reference() -> None:
+    database, watch = a_database(), a_watch(100)
+    interval = watch.buffer.frame.interval
+    opened, closed = START + 60 * interval, START + 80 * interval
+    watch.freeze(database, opened)
+    watch.opened(opened)
+    watch.closed(closed)
+
+    times = watch.reference(database, START + 100 * interval).times
+
+    assert len(times) > 0
+    assert not ((times >= opened) & (times <= closed)).any()
+
+
+def test_what_a_person_accepts_as_normal_is_learned_from_its_beginning_on() -> None:
+    database, watch = a_database(), a_watch(100)
+    interval = watch.buffer.frame.interval
+    opened = START + 40 * interval
+    watch.freeze(database, opened)
+    watch.opened(opened)
+    accepted = database.model_copy(
+        update={"status": database.status.model_copy(update={"reference_since": datetime.fromtimestamp(opened, UTC)})}
+    )
+
+    watch.accept_present()
+
+    times = watch.reference(accepted, START + 100 * interval).times
+    assert len(times) > 0
+    assert times.min() >= opened
+    assert not watch.state.flagged
