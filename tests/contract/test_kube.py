@@ -82,6 +82,11 @@ async def test_what_is_gone_is_not_found_in_the_servers_words(kube: Kube, namesp
         await kube.get_object(DATABASES, namespace, "nobody")
 
 
+async def test_a_kind_that_is_not_served_is_no_object_that_is_gone(kube: Kube, namespace: str) -> None:
+    with pytest.raises(UnavailableError, match="does not serve this kind, or not yet"):
+        await kube.get_object("healingwonders", namespace, "one")
+
+
 async def test_an_invalid_object_is_refused_in_the_servers_words(kube: Kube, namespace: str) -> None:
     with pytest.raises(InvalidError, match=r"spec\.mode"):
         await kube.create_object(POLICIES, namespace, a_policy("calm", mode="Berserk"))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +20,7 @@ def test_while_it_connects_the_step_runs_after_the_restart_and_once(case: Case) 
     before = _asked(case)
     with case.lane.fault(BlockingTransaction(case.lane.dsn)):
         name = case.proposed("terminate-blocker")
-        with _no_new_connections(case.lane):
+        with case.lane.no_new_connections():
             case.until_action(name, "AwaitingApproval")
             case.approve(name)
             case.until_action(name, "Executing")
@@ -40,7 +38,7 @@ def test_after_the_step_but_before_its_progress_is_written_it_is_not_run_again(c
     before = _asked(case)
     with case.lane.fault(BlockingTransaction(case.lane.dsn)):
         name = case.proposed("terminate-blocker")
-        with _no_new_connections(case.lane):
+        with case.lane.no_new_connections():
             case.until_action(name, "AwaitingApproval")
             case.approve(name)
             case.until_action(name, "Executing")
@@ -188,16 +186,6 @@ def _as_just_created(case: Case, name: str) -> None:
     person = type(case.stand.admin)(case.stand.admin.api, operator, ("system:serviceaccounts", "system:authenticated"))
     person.patch(ACTIONS, case.namespace, name, {"status": None}, subresource="status")
     assert not case.stand.get(ACTIONS, case.namespace, name).get("status")
-
-
-@contextmanager
-def _no_new_connections(lane: Lane) -> Iterator[None]:
-    """The server takes no new connection: what connects hangs. Sessions that exist go on."""
-    os.kill(lane.server.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(lane.server.pid, signal.SIGCONT)
 
 
 @contextmanager

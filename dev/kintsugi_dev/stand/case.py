@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import secrets
+import time
 from typing import Any, Self
 
+from kintsugi_dev.people import RefusedError
 from kintsugi_dev.stand.operator_process import Operator
 from kintsugi_dev.stand.stand import ACTIONS, DATABASES, Json, Lane, Stand
 
@@ -69,4 +71,13 @@ class Case:
     def approve(self, name: str) -> None:
         """As ann."""
         plan_hash = self.stand.get(ACTIONS, self.namespace, name)["spec"]["planHash"]
-        self.stand.ann.annotate(ACTIONS, self.namespace, name, {"kintsugi.dev/approve": plan_hash})
+        deadline = time.monotonic() + 15
+        while True:
+            try:
+                self.stand.ann.annotate(ACTIONS, self.namespace, name, {"kintsugi.dev/approve": plan_hash})
+            except RefusedError as refusal:
+                if "There can be a delay" not in str(refusal) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)  # the API server has just been started, and does not know our kinds yet
+            else:
+                return

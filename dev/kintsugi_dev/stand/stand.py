@@ -9,7 +9,9 @@ little time to learn what is normal. Any number of `MonitoredDatabase`s may desc
 
 from __future__ import annotations
 
+import os
 import secrets
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -38,7 +40,7 @@ HEALER, HEALER_PASSWORD = "kintsugi_healer", "healer"
 MODE = "AutoMediumRisk"
 RATE = 30.0
 LANES = ("anvil", "birch", "cedar")
-LINES = 40_000
+LINES = 100_000
 LEARNING = 10.0
 WINDOW = 25.0
 CALM = LEARNING + 16.0
@@ -83,6 +85,15 @@ class Lane:
             fault.lift()
             self.busy = False
             self.calm_since = time.monotonic()
+
+    @contextmanager
+    def no_new_connections(self) -> Iterator[None]:
+        """The server takes no new connection: what connects hangs. Sessions that exist go on."""
+        os.kill(self.server.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.server.pid, signal.SIGCONT)
 
     def count(self, statement: str) -> int:
         """How often statements like this have been executed, as pg_stat_statements counts."""
@@ -206,6 +217,11 @@ class Stand:
         items = self.admin.request("GET", f"/apis/events.k8s.io/v1/namespaces/{namespace}/events")["items"]
         return [item for item in items if reason in ("", item["reason"]) and about in ("", item["regarding"]["name"])]
 
+    def disturbed(self) -> None:
+        """Something has disturbed every lane until now."""
+        for lane in self.lanes:
+            lane.calm_since = time.monotonic()
+
     def stop_collector(self) -> None:
         """Kill the collector."""
         self.collector.kill()
@@ -253,6 +269,7 @@ def _lane(directory: Path, name: str, rate: float, stack: ExitStack) -> Lane:
     dsn = server.dsn(DATABASE, APP, APP_PASSWORD)
     run_in_thread(lambda: create_schema(dsn, lines=LINES))
     server.execute("VACUUM ANALYZE", database=DATABASE)
+    server.execute("CREATE EXTENSION IF NOT EXISTS hypopg", database=DATABASE)
     load = stack.enter_context(
         Load.start(directory.with_name(f"{name}-load"), dsn=dsn, rate=rate, connections=15, lines=LINES, seed=1)
     )

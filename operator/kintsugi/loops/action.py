@@ -21,7 +21,7 @@ from kintsugi.loops.judge import verdict_of
 from kintsugi.loops.services import Services
 from kintsugi.loops.watch import Watch
 from kintsugi.shell import telemetry
-from kintsugi.shell.errors import ConflictError, KubeError, NotFoundError, UnavailableError
+from kintsugi.shell.errors import ConflictError, KubeError, NotFoundError
 from kintsugi.shell.execute import run_probe, run_step
 from kintsugi.shell.gate import GateError
 from kintsugi.shell.secrets import SecretError
@@ -154,8 +154,10 @@ class ActionLoop:
         except NotFoundError:
             self._services.fleet.remove(HealingAction.PLURAL, meta.key)
             return False
-        except (ConflictError, UnavailableError) as error:
+        except KubeError as error:
             log.warning("%s: status perhaps not written: %s", meta.key, error)
+            if not isinstance(error, ConflictError):
+                await asyncio.sleep(AWAY)
             if not await self._arrived(action, status):
                 return False
         self._noted(action, status)
@@ -167,7 +169,7 @@ class ActionLoop:
         while True:
             try:
                 await self._reload(meta.namespace, meta.name)
-            except UnavailableError:
+            except KubeError:
                 await asyncio.sleep(AWAY)
             else:
                 now_there = self._services.fleet.actions.get(meta.key)

@@ -306,6 +306,9 @@ class DatabaseLoop:
             return Outcome()
         if cycle.live is not None:
             return self._outcomes.get(cycle.watch.key, Outcome())
+        stored = cycle.database.status.incident
+        if stored is None or stored.id != cycle.incident.id:
+            return Outcome()  # not written yet: an action for it would look as if it were over
         diagnosis, age = cycle.watch.diagnosis, cycle.now.timestamp() - (cycle.watch.diagnosed_at or 0)
         if diagnosis is None or age > FRESH_DIAGNOSIS or not cycle.anomaly.flagged:
             return self._outcomes.get(cycle.watch.key, Outcome())

@@ -211,9 +211,12 @@ def translated(call: Callable[[], T]) -> T:
 def kube_error(error: client.ApiException) -> KubeError:
     """An `ApiException` as one of ours, with the message that the API server gave."""
     try:
-        message = json.loads(error.body or "")["message"]
-    except (ValueError, KeyError):
-        message = error.reason or str(error.body)
+        body = json.loads(error.body or "")
+        message, details = str(body["message"]), body.get("details") or {}
+    except (ValueError, KeyError, TypeError):
+        message, details = error.reason or str(error.body), {}
+    if error.status == 404 and not details.get("name"):
+        return UnavailableError(f"the API server does not serve this kind, or not yet: {message} (HTTP 404)")
     kinds = {404: NotFoundError, 409: ConflictError, 401: ForbiddenError, 403: ForbiddenError, 422: InvalidError}
     kind = kinds.get(error.status, UnavailableError if error.status >= 500 or error.status == 429 else KubeError)
     return kind(f"{message} (HTTP {error.status})")
