@@ -319,6 +319,7 @@ def test_an_api_server_that_does_not_answer_closes_the_gate(own: Cluster, gate: 
     assert in_force(gate).ok
 
 
+@pytest.mark.slow  # two restarts of an API server
 def test_policies_that_are_installed_but_not_enforced_are_noticed(own: Cluster, gate: ApprovalGate) -> None:
     restart_with(own, "--disable-admission-plugins=ValidatingAdmissionPolicy")
     try:
