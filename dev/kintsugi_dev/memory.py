@@ -14,7 +14,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from kintsugi.api.action import ActionApproval, ActionStatus, ActionVerification, DatabaseRef, HealingAction, PolicyRef
+from kintsugi.api.action import (
+    ActionApproval,
+    ActionStatus,
+    ActionVerification,
+    DatabaseRef,
+    HealingAction,
+    Phase,
+    PolicyRef,
+)
 from kintsugi.api.database import DatabaseStatus, IncidentStatus, MonitoredDatabase
 from kintsugi.api.meta import API_VERSION, Model, ObjectMeta
 from kintsugi.api.policy import HealingPolicy
@@ -45,6 +53,7 @@ Json = dict[str, Any]
 T = TypeVar("T")
 POSTGRESQL = ENGINES["postgresql"]
 SHOP = "shop"
+POLICIES = HealingPolicy.PLURAL
 
 
 class MemoryKube(Kube):
@@ -264,6 +273,23 @@ class Memory:
         )
         return meta.key
 
+    def another_policy(self, name: str, **spec: Any) -> Json:
+        """Place one more policy; its body."""
+        return self.kube.put(HealingPolicy.PLURAL, _json(a_policy(name, **spec)))
+
+    def ended_action(self, number: int) -> Json:
+        """Place an action that has ended, the higher its number the younger; its body."""
+        key = self.action(status=ActionStatus(phase=Phase.REJECTED))
+        body = copy.deepcopy(self.body(key))
+        created = (self.now - timedelta(hours=1) + timedelta(seconds=number)).isoformat()
+        body["metadata"] |= {"name": f"ended-{number:02}", "uid": f"uid-{number}", "creationTimestamp": created}
+        return self.kube.put(HealingAction.PLURAL, body)
+
+    def body(self, key: str) -> Json:
+        """An action's JSON as the API server has it."""
+        namespace, _, name = key.partition("/")
+        return self.kube.objects[f"/apis/{API_VERSION}/namespaces/{namespace}/{HealingAction.PLURAL}/{name}"]
+
     def read(self, key: str) -> HealingAction:
         """An action as the API server has it."""
         namespace, _, name = key.partition("/")
@@ -295,7 +321,7 @@ PARAMETERS: dict[str, Json] = {
 ANOMALOUS = Anomaly(
     health=Health.ANOMALOUS,
     score=0.9,
-    since=0.0,
+    since=1.0,
     contributions=(Contribution("lock_waiters", "lock-manager", 12.0, 9.0, 0.0, "sessions", "lock waiters 9"),),
     components={"lock-manager": 0.9},
 )
