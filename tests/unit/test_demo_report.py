@@ -154,6 +154,20 @@ def test_boxes_of_components_do_not_overlap() -> None:
             assert apart, f"{one.component} lies on {two.component}"
 
 
+def test_no_edge_runs_behind_a_component_that_it_has_nothing_to_do_with() -> None:
+    nodes = graph._nodes(TOPOLOGY, ActionForecast())
+    for path in of_class(graph.svg(TOPOLOGY, ActionForecast(), "g"), "edge"):
+        ends = (path.get("data-edge") or "").split()
+        x1, y1, mx, my, x2, y2 = (float(number) for number in re.findall(r"-?[\d.]+", path.get("d") or ""))
+        for step in range(1, 50):
+            t = step / 50
+            x = (1 - t) ** 2 * x1 + 2 * t * (1 - t) * mx + t**2 * x2
+            y = (1 - t) ** 2 * y1 + 2 * t * (1 - t) * my + t**2 * y2
+            for node in nodes.values():
+                behind = abs(x - node.x) < graph.WIDE / 2 and abs(y - node.y) < graph.HIGH / 2
+                assert not behind or node.component in ends, f"{' → '.join(ends)} runs behind {node.component}"
+
+
 def test_a_component_that_nobody_placed_is_shown_all_the_same() -> None:
     impact = ForecastImpact(
         component="shop/customers", probability=0.5, eta_seconds=9, path=("client", "shop/customers")

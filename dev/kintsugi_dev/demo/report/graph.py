@@ -18,22 +18,23 @@ BEND = 0.16
 """How far an edge bows out, of its length: two opposite edges stay apart, a long one clears what lies between."""
 
 PLACES: Mapping[str, tuple[float, float]] = {
-    "host-cpu": (0, 1.5),
+    "host-cpu": (0, 0.7),
     "host-memory": (0, 2.3),
-    "host-io": (1, 3.0),
-    "autovacuum": (1, 0),
-    "planner-statistics": (1, 0.8),
-    "buffer-pool": (1, 2.2),
-    "lock-manager": (2, 0),
-    "query-engine": (2, 1.5),
-    "storage": (2, 3.0),
-    "connections": (3, 0.75),
-    "wal": (3, 2.4),
+    "planner-statistics": (1, 0.6),
+    "query-engine": (1, 1.8),
+    "buffer-pool": (1, 2.8),
+    "autovacuum": (2, 0.1),
+    "storage": (2.25, 2.3),
+    "host-io": (2.25, 3.2),
+    "lock-manager": (3, 0.4),
+    "wal": (3.5, 2.8),
+    "connections": (3.75, 1.5),
     "pooler": (4, 0),
-    "replication": (4, 2.5),
-    "client": (5, 1.2),
+    "replication": (4.5, 2.6),
+    "client": (5, 1.5),
 }
-"""Column and row of PostgreSQL's components: hosts at the left, clients at the right; others go in a row below."""
+"""Column and row of PostgreSQL's components, hosts at the left and clients at the right, so that no edge runs behind a
+third component; components without a place go in rows below."""
 
 
 @dataclass(frozen=True)
