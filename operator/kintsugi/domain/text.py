@@ -34,7 +34,15 @@ def quantity(value: float, unit: str) -> str:
         return _bytes(value) + unit.removeprefix("B")
     if unit == "ratio":
         return f"{value * 100:.3g} %"
-    return f"{value:.3g} {unit}".rstrip() if abs(value) < 1e6 else f"{value:.3e} {unit}".rstrip()
+    return f"{_plain(value)} {unit}".rstrip()
+
+
+def _plain(value: float) -> str:
+    """Three digits, without an exponent that people have to count out."""
+    for size, word in ((1e9, "billion"), (1e6, "million")):
+        if abs(value) >= size:
+            return f"{value / size:.3g} {word}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _bytes(value: float) -> str:
