@@ -1,28 +1,105 @@
-"""Real faults in a real database, healed by the running operator, and lasting without it."""
+"""Real faults in a real database: healed and verified by the running operator, and lasting without it.
+
+Each fault class has both: what heals by itself would prove nothing.
+"""
 
 from __future__ import annotations
 
-from kintsugi_dev.faults import BlockingTransaction
-from kintsugi_dev.stand import Case
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-TERMINATE = "%pg_terminate_backend(a.pid)%"
+import pytest
+
+from kintsugi_dev.faults import BlockingTransaction, DroppedIndex, Fault
+from kintsugi_dev.stand import Case, Lane
+
+Healed = Callable[[], bool]
+WITHIN = 60.0
+"""Seconds in which the operator heals, and in which without it nothing does."""
+ON_LANES: dict[str, tuple[str, Callable[[Lane], Fault], Callable[[Lane], bool]]] = {
+    "blocking-transaction": (
+        "terminate-blocker",
+        lambda lane: BlockingTransaction(lane.dsn),
+        lambda lane: not lane.rows("SELECT 1 FROM pg_stat_activity WHERE application_name = 'nightly-correction'"),
+    ),
+    "dropped-index": (
+        "create-index",
+        lambda lane: DroppedIndex(lane.server, "shop"),
+        lambda lane: bool(
+            lane.rows(
+                "SELECT 1 FROM pg_index WHERE indrelid = 'order_lines'::regclass AND indisvalid"
+                " AND pg_get_indexdef(indexrelid, 1, false) = 'order_id'"
+            )
+        ),
+    ),
+}
+IN_THE_DEMO = ("exhausted-pool", "killed-primary")
 
 
-def test_a_blocking_transaction_is_found_terminated_once_and_verified(case: Case) -> None:
+@pytest.mark.parametrize("fault", ["blocking-transaction", pytest.param("dropped-index", marks=pytest.mark.slow)])
+def test_with_the_operator_it_is_found_healed_once_and_verified(case: Case, fault: str) -> None:
+    remedy, make, healed = ON_LANES[fault]
     case.watched()
-    before = case.lane.count(TERMINATE)
 
-    with case.lane.fault(BlockingTransaction(case.lane.dsn)):
-        name = case.proposed("terminate-blocker")
-        action = case.until_action(name, "Succeeded", "Failed", "Inconclusive", "Superseded")
+    with case.lane.fault(make(case.lane)):
+        name = case.proposed(remedy, seconds=WITHIN)
+        action = case.until_action(name, "Succeeded", "Failed", "Inconclusive", "Superseded", "RolledBack", seconds=90)
+        assert healed(case.lane)
         case.until_phase("Healthy")
 
-    assert action["status"]["phase"] == "Succeeded"
+    assert action["status"]["phase"] == "Succeeded", action["status"]
     assert action["status"]["verdict"]["outcome"] == "Healed"
-    assert case.lane.count(TERMINATE) == before + 1
-    assert [each["phase"] for each in case.operator.audited(name)] == [
-        "Approved",
-        "Executing",
-        "Verifying",
-        "Succeeded",
-    ]
+    phases = [line["phase"] for line in case.operator.audited(name)]
+    assert phases == ["Approved", "Executing", "Verifying", "Succeeded"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ON_LANES)
+def test_without_the_operator_it_lasts(case: Case, fault: str) -> None:
+    _, make, healed = ON_LANES[fault]
+    case.watched()
+    case.operator.stop()
+
+    with case.lane.fault(make(case.lane)):
+        time.sleep(WITHIN)
+        assert not healed(case.lane)
+
+    assert case.stand.actions(case.namespace) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_with_the_operator_a_full_pool_grows_and_a_dead_primary_is_replaced_after_approval(tmp_path: Path) -> None:
+    status, summary = _demo(tmp_path, "on")
+
+    by_name = {fault["fault"]: fault for fault in summary["faults"]}
+    assert status == 0, summary
+    assert {name: fault["verdict"] for name, fault in by_name.items()} == dict.fromkeys(IN_THE_DEMO, "Healed")
+    assert by_name["exhausted-pool"]["action"] == "resize-pool"
+    assert by_name["killed-primary"]["action"] == "failover"
+    assert by_name["killed-primary"]["approved_by"] == "ann"
+    assert summary["lost_writes"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_without_the_operator_the_pool_stays_full_and_the_primary_dead(tmp_path: Path) -> None:
+    status, summary = _demo(tmp_path, "off")
+
+    assert status != 0
+    assert [fault["healed_s"] for fault in summary["faults"]] == [None, None]
+
+
+def _demo(out: Path, operator: str) -> tuple[int, dict[str, Any]]:
+    """`make demo` with the two faults that need a pooler and a replica: its exit status and summary."""
+    command = [sys.executable, "-m", "kintsugi_dev.demo", "--operator", operator, "--cluster", "kwok"]
+    command += ["--faults", ",".join(IN_THE_DEMO), "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=550, check=False)
+    summary = out / "summary.json"
+    assert summary.exists(), done.stdout[-3000:] + done.stderr[-3000:]
+    return done.returncode, json.loads(summary.read_text())

@@ -202,12 +202,9 @@ def _old_snapshot(lane: Lane) -> Iterator[None]:
 
 
 def _dropping(lane: Lane) -> bool:
-    rows = lane.server.fetch(
-        "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'DROP INDEX CONCURRENTLY%' AND state = 'active'",
-        database="shop",
-    )
-    return bool(rows)
+    statement = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'DROP INDEX CONCURRENTLY%' AND state = 'active'"
+    return bool(lane.rows(statement))
 
 
-def _indexes(lane: Lane, name: str) -> list[dict[str, object]]:
-    return lane.server.fetch("SELECT 1 FROM pg_class WHERE relname = $1", name, database="shop")
+def _indexes(lane: Lane, name: str) -> list[Json]:
+    return lane.rows("SELECT 1 FROM pg_class WHERE relname = $1", name)

@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,13 +95,16 @@ class Lane:
         finally:
             os.kill(self.server.pid, signal.SIGCONT)
 
+    def rows(self, statement: str, *arguments: object) -> list[Json]:
+        """What the superuser reads in the lane's database."""
+        return self.server.fetch(statement, *arguments, database=DATABASE)
+
     def count(self, statement: str) -> int:
-        """How often statements like this have been executed, as pg_stat_statements counts."""
-        rows = self.server.fetch(
+        """How often the operator has executed statements like this, as pg_stat_statements counts."""
+        rows = self.rows(
             "SELECT coalesce(sum(s.calls), 0)::int AS n FROM pg_stat_statements s JOIN pg_roles r ON r.oid = s.userid"
             f" WHERE s.query LIKE $1 AND r.rolname = '{HEALER}'",
             statement,
-            database=DATABASE,
         )
         return int(rows[0]["n"])
 
@@ -145,6 +148,8 @@ class Stand:
     def close_namespace(self, name: str) -> None:
         """Delete it with all that is in it; returns when our objects are gone, so that nothing acts any more."""
         self.admin.request("DELETE", f"/api/v1/namespaces/{name}")
+        with suppress(RefusedError):  # quicker than the namespace's own controller
+            self.admin.delete(DATABASES, name)
         eventually(lambda: self._empty(name), 30)
 
     def _empty(self, namespace: str) -> bool:
