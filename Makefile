@@ -44,6 +44,7 @@ crds: setup ## Generate what is generated: CRDs, docs/api.md, docs/signals.md, t
 .PHONY: bench
 bench: setup ## Print detection time, CPU per cycle, memory, and the same faults without the operator
 	@$(PYTHON) -m kintsugi_dev.bench
+	@$(PYTHON) -m kintsugi_dev.demo --operator off
 
 .PHONY: cluster-up
 cluster-up: setup ## Start the development cluster with the chart installed; writes out/cluster/kubeconfig
