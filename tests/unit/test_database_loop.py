@@ -191,12 +191,16 @@ async def test_what_was_rejected_is_not_proposed_again_in_the_same_incident() ->
     assert len(ward.actions()) == 1
 
 
-async def test_no_action_that_fits_is_said() -> None:
+async def test_no_action_that_fits_is_said_once_a_remedy_was_looked_for() -> None:
     ward = a_ward(Offers("terminate-blocker", offer=False), policy={}, incident="1402")
 
     await ward.cycle(ANOMALOUS)
+    assert ward.status.doing == "looking for a remedy: lock waiters 9"
 
-    assert ward.status.doing == "no action fits, a person is needed: terminate-blocker: nobody waits"
+    ward.at += 20
+    await ward.cycle(ANOMALOUS)
+    assert ward.status.doing.startswith("no action fits, a person is needed: lock waiters 9")
+    assert ward.status.not_proposed == ("terminate-blocker: nobody waits",)
 
 
 async def test_while_the_api_server_is_away_one_incident_is_opened_and_told_once() -> None:

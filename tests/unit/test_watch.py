@@ -71,3 +71,18 @@ def test_what_a_person_accepts_as_normal_is_learned_from_its_beginning_on() -> N
     assert len(times) > 0
     assert times.min() >= opened
     assert not watch.state.flagged
+
+
+def test_samples_that_nobody_has_judged_yet_are_not_what_is_normal() -> None:
+    """A stalled cycle reads half a minute at once; a fault that began meanwhile must not become its own reference."""
+    database, watch = a_database(), a_watch(200)
+    interval = watch.buffer.frame.interval
+    watch.judged_at = watch.buffer.newest
+    assert watch.judged_at is not None
+    stalled = START + 200 * interval
+    _append(watch, stalled, 60)
+
+    times = watch.reference(database, stalled + 60 * interval).times
+
+    assert len(times) > 0
+    assert times.max() < watch.judged_at

@@ -463,7 +463,8 @@ class DatabaseLoop:
         recommended = next((a for a in reversed(cycle.actions) if not a.phase.ended and not a.spec.runnable), None)
         if recommended is not None and cycle.incident is not None:
             return summary.doing_with(recommended)
-        return summary.doing_without(phase, cycle.anomaly, outcome.held_back, outcome.not_proposed, reason)
+        looked_for = (cycle.now - cycle.incident.opened_at).total_seconds() if cycle.incident else 0.0
+        return summary.doing_without(phase, cycle.anomaly, outcome.held_back, looked_for, reason)
 
     async def _prune(self, cycle: Cycle) -> None:
         """Keep the newest ended actions as objects; the older ones go."""

@@ -238,7 +238,7 @@ class Hub:
         await self._observer.observe(allowed, now)
         verdicts = self._detector.detect([_observed(database, watch, now) for database, watch in due], now)
         for (_, watch), (anomaly, state) in zip(due, verdicts, strict=True):
-            watch.anomaly, watch.state = anomaly, state
+            watch.anomaly, watch.state, watch.judged_at = anomaly, state, watch.buffer.newest
         await asyncio.gather(
             *(self._guarded(watch.key, self._databases.cycle(database, watch, now)) for database, watch in due)
         )

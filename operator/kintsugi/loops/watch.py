@@ -31,10 +31,11 @@ class Watch:
     """One database. Rebuilt from Prometheus and the object's status when the operator restarts.
 
     `incidents` are (start, end) in Unix seconds of the anomalies seen, end None while one is open; they are kept
-    out of the reference, and `frozen` is the reference as it was when the open one began. `uid` and
-    `spec_generation` say for which object, and which generation of it, the buffer was made: a changed spec, and
-    another database of the same name, begin anew. `due` is a time of the monotonic clock. `said` are the incidents
-    of which it was said that they opened or closed: once, however often the status can't be written.
+    out of the reference, and `frozen` is the reference as it was when the open one began. `judged_at` is the newest
+    sample that detection has seen. `uid` and `spec_generation` say for which object, and which generation of it,
+    the buffer was made: a changed spec, and another database of the same name, begin anew. `due` is a time of the
+    monotonic clock. `said` are the incidents of which it was said that they opened or closed: once, however often
+    the status can't be written.
     """
 
     key: str
@@ -45,6 +46,7 @@ class Watch:
     state: DetectorState = field(default_factory=DetectorState)
     incidents: list[tuple[float, float | None]] = field(default_factory=list)
     frozen: Frame | None = None
+    judged_at: float | None = None
     offers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     discovered_at: float | None = None
     metrics_problem: Problem | None = None
@@ -67,6 +69,8 @@ class Watch:
         """The fault-free samples that the present is compared with; while an incident is open, those of before it."""
         if self.frozen is not None:
             return self.frozen
+        # Samples that came in after a stall have not been judged yet: a fault may be in them.
+        now = now if self.judged_at is None else min(now, self.judged_at + self.buffer.frame.interval)
         since = database.status.reference_since
         frame = self.buffer.frame if since is None else self.buffer.frame.between(since.timestamp(), now + 1)
         return reference(frame, self.incidents, now, database.spec.reference.window.total_seconds())

@@ -15,6 +15,7 @@ from kintsugi.domain.forecast import Forecast
 from kintsugi.domain.text import human
 from kintsugi.domain.topology import Topology
 
+PATIENCE = 15.0  # seconds until a person is asked for: some actions wait for a few seconds of evidence
 QUIET = 0.3  # below this, a score of a healthy database is noise and shown as 0
 STEP = 0.05
 
@@ -94,9 +95,9 @@ def doing_with(action: HealingAction) -> str:
 
 
 def doing_without(
-    phase: DatabasePhase, anomaly: Anomaly, held_back: Sequence[str], not_proposed: Sequence[str], pause_reason: str
+    phase: DatabasePhase, anomaly: Anomaly, held_back: Sequence[str], looked_for: float, pause_reason: str
 ) -> str:
-    """What the operator does, and why not more, when no action is live."""
+    """What the operator does, and why not more, when no action is live; it has `looked_for` so many seconds."""
     if phase is DatabasePhase.PAUSED:
         return f"paused: {pause_reason}" if pause_reason else "paused"
     if phase in (DatabasePhase.LEARNING, DatabasePhase.BLIND):
@@ -105,9 +106,11 @@ def doing_without(
         return "watching"
     if held_back:
         return f"held back: {held_back[0]}"
-    if not_proposed:
-        return f"no action fits, a person is needed: {not_proposed[0]}"
-    return "diagnosing"
+    worst = max(anomaly.contributions, key=lambda c: c.deviation, default=None)
+    what = f": {worst.sentence}" if worst else ""
+    if looked_for < PATIENCE:
+        return f"looking for a remedy{what}"
+    return f"no action fits, a person is needed{what}; status.notProposed has the reasons"
 
 
 def _coarse(score: float) -> float:
