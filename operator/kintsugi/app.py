@@ -18,6 +18,7 @@ from typing import Any
 import kopf
 import yaml
 from kubernetes import client
+from kubernetes.config import ConfigException
 from pydantic import Field, ValidationError
 
 from kintsugi.api.action import HealingAction
@@ -71,7 +72,7 @@ def load_config(path: Path | None) -> OperatorConfig:
 async def run(config: OperatorConfig, *, kubeconfig: str | None = None, port_file: Path | None = None) -> None:
     """Run the operator until SIGTERM or SIGINT."""
     log_json()
-    api = load_api_client(kubeconfig)
+    api = _api_client(kubeconfig)
     kube = Kube(api)
     metrics, pulse = OperatorMetrics(), Pulse()
     identity = f"{os.environ.get('HOSTNAME') or socket.gethostname()}/{os.getpid()}"
@@ -80,7 +81,10 @@ async def run(config: OperatorConfig, *, kubeconfig: str | None = None, port_fil
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
     host, _, port = config.listen.rpartition(":")
-    runner, taken = await serve(host, int(port), metrics, pulse)
+    try:
+        runner, taken = await serve(host, int(port), metrics, pulse)
+    except OSError as error:
+        raise ConfigError(f"{config.listen} can't be listened on ({error.strerror}); change `listen`") from error
     if port_file:
         await asyncio.to_thread(port_file.write_text, str(taken))
     try:
@@ -91,14 +95,21 @@ async def run(config: OperatorConfig, *, kubeconfig: str | None = None, port_fil
         kube.close()
 
 
+def _api_client(kubeconfig: str | None) -> client.ApiClient:
+    try:
+        return load_api_client(kubeconfig)
+    except ConfigException as error:
+        where = kubeconfig or "neither a pod's ServiceAccount nor $KUBECONFIG"
+        raise ConfigError(f"no Kubernetes to log in to: {where} ({error}); check --kubeconfig") from error
+
+
 async def _until(stop: asyncio.Event, *work: Any) -> None:
-    """Run all work until `stop` is set or one part ends (kopf ends at SIGTERM by itself); raise the error of one."""
+    """Run all work until `stop` is set or one part ends; raise the error of one."""
     tasks = [asyncio.ensure_future(part) for part in work]
     stopping = asyncio.ensure_future(stop.wait())
     await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
     ended = [task for task in tasks if task.done()]
     stop.set()
-    await asyncio.wait(tasks, timeout=5)
     for task in (*tasks, stopping):
         task.cancel()
     with contextlib.suppress(asyncio.CancelledError):

@@ -32,10 +32,10 @@ def _run(options: argparse.Namespace) -> int:
 
     try:
         config = load_config(Path(options.config) if options.config else None)
+        asyncio.run(run(config, kubeconfig=options.kubeconfig, port_file=options.port_file))
     except ConfigError as error:
         print(f"kintsugi: {error}", file=sys.stderr)
         return 2
-    asyncio.run(run(config, kubeconfig=options.kubeconfig, port_file=options.port_file))
     return 0
 
 

@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 TURNS = 50  # of the machine in one go; a safety net against a machine that never rests
 AWAY = 1.0  # seconds between tries while the API server does not answer
 TICK = 0.25
+DRAIN = 10.0  # seconds for what runs when the operator is told to end
 LATE = timedelta(seconds=10)
 """How long after it was decided something may still be begun; the API server may have been away in between."""
 GONE = "the database was deleted meanwhile"
@@ -60,17 +61,25 @@ class ActionLoop:
         self._alarms: dict[str, float] = {}  # by the monotonic clock: a wall clock may be set back
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
+        self._ending = False
 
     def wake(self, key: str) -> None:
         """Look at this action now: it changed, or its time has come."""
         action = self._services.fleet.actions.get(key)
-        if action is None or action.phase.ended or not self._services.fleet.complete:
+        if action is None or action.phase.ended or not self._services.fleet.complete or self._ending:
             return
         task = self._tasks.get(key)
         if task is not None and not task.done():
             self._again.add(key)
             return
         self._tasks[key] = asyncio.create_task(self._guarded(key))
+
+    async def drain(self) -> None:
+        """Begin nothing more, and let the steps that run end; those that take long are found by the next operator."""
+        self._ending = True
+        running = [task for task in self._tasks.values() if not task.done()]
+        if running:
+            await asyncio.wait(running, timeout=DRAIN)
 
     def wake_all(self, database: str = "") -> None:
         """Look at every action, or at those on one database (`namespace/name`)."""

@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 
 LIST_EVERY = 60.0
 HEARTBEAT = 1.0
+FLUSH = 3.0  # seconds for the last events
 GATE_EVERY = 180.0
 GATE_RETRY = 15.0
 SHORTEST_CYCLE = 1.0  # seconds
@@ -107,7 +108,9 @@ class Hub:
             group.create_task(self._test_the_gate_for_ever())
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Let running steps end and be told, then close every connection."""
+        await self._actions.drain()
+        await self._recorder.flush(FLUSH)
         await self._observer.close()
         await self.services.close()
 

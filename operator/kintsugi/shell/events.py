@@ -6,6 +6,7 @@ While the API server is away they wait, in order, in a bounded queue; what no lo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 from dataclasses import dataclass
@@ -77,6 +78,13 @@ class EventRecorder:
         while True:
             await self._write(await self._queue.get())
             self._queue.task_done()
+
+    async def flush(self, seconds: float) -> None:
+        """Write what is queued, without `run`, for so many seconds at most: the operator ends."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not self._queue.empty():
+                    await self._write(self._queue.get_nowait())
 
     async def drain(self) -> None:
         """Return when everything queued has been written."""
