@@ -148,6 +148,23 @@ async def test_while_the_api_server_is_away_events_wait_in_order_and_none_is_los
     assert [event["note"] for event in await events(kube, namespace)] == ["0", "1", "2", "3", "4"]
 
 
+async def test_what_is_queued_when_the_operator_ends_is_still_written(kube: Kube, namespace: str) -> None:
+    recorder = EventRecorder(kube, "test/1")  # its `run` has been cancelled
+    recorder.emit(KIND, about(namespace), "Executed", "one", now=NOW)
+    recorder.emit(KIND, about(namespace), "Executed", "two", now=NOW + timedelta(seconds=1))
+
+    await recorder.flush(5)
+
+    assert [event["note"] for event in await events(kube, namespace)] == ["one", "two"]
+
+
+async def test_a_last_event_that_cannot_be_written_holds_the_end_up_only_so_long() -> None:
+    recorder = EventRecorder(Kube(load_api_client_of_nobody()), "test/1")
+    recorder.emit(KIND, about("shop"), "Executed", "lost", now=NOW)
+
+    await asyncio.wait_for(recorder.flush(0.5), 3)
+
+
 async def test_more_than_fit_are_dropped_counted_and_said(caplog: pytest.LogCaptureFixture) -> None:
     recorder = EventRecorder(Kube(load_api_client_of_nobody()), "test/1")
 

@@ -78,15 +78,8 @@ def running(directory: Path, kubeconfig: Path, config: Mapping[str, Any]) -> Ite
     """The operator, and where it serves."""
     (directory / "config.yaml").write_text(yaml.safe_dump({"listen": "127.0.0.1:0"} | dict(config)))
     port = directory / "port"
-    command: list[str | Path] = [
-        *RUN,
-        "--config",
-        directory / "config.yaml",
-        "--kubeconfig",
-        kubeconfig,
-        "--port-file",
-        port,
-    ]
+    command: list[str | Path] = [*RUN, "--config", directory / "config.yaml", "--kubeconfig", kubeconfig]
+    command += ["--port-file", port]
     process = Process.start("operator", command, log=directory / "operator.log")
     try:
         process.wait_ready(lambda: port.exists() and bool(port.read_text()), timeout=60)

@@ -348,3 +348,29 @@ async def test_an_unexpected_error_is_logged_and_the_action_looked_at_again(
 
     assert f"{key} failed; it is looked at again" in caplog.text
     assert hands.ran == []
+
+
+async def test_an_operator_that_ends_lets_its_step_finish_and_begins_nothing(memory: Memory, hands: Hands) -> None:
+    key = memory.action()
+    services = memory.services()
+    loop = ActionLoop(services)
+    began, let_go = asyncio.Event(), asyncio.Event()
+
+    async def take_long() -> None:
+        began.set()
+        await let_go.wait()
+
+    hands.before_step = take_long
+    loop.wake(key)
+    await asyncio.wait_for(began.wait(), 2)
+
+    ending = asyncio.create_task(loop.drain())
+    await asyncio.sleep(0.05)
+    assert not ending.done()
+    let_go.set()
+    await asyncio.wait_for(ending, 2)
+    loop.wake(key)
+    await asyncio.sleep(0.05)
+
+    assert len(hands.ran) == 1
+    assert memory.read(key).status.attempts[0].outcome == "done"
