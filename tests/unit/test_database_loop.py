@@ -230,6 +230,21 @@ async def test_while_the_api_server_is_away_one_incident_is_opened_and_told_once
     assert all(end is not None for _, end in watch.incidents)
 
 
+async def test_an_incident_that_is_over_before_it_could_be_written_leaves_nothing_frozen() -> None:
+    ward = a_ward(policy={})
+    ward.memory.kube.down = True
+    with pytest.raises(UnavailableError):
+        await ward.cycle(ANOMALOUS)
+    ward.memory.kube.down = False
+    ward.services._away_until = 0.0
+
+    await ward.cycle(NORMAL)
+
+    watch = ward.services.watches[KEY]
+    assert watch.frozen is None
+    assert all(end is not None for _, end in watch.incidents)
+
+
 async def test_a_proposal_that_the_api_server_refuses_is_said_and_the_status_still_written() -> None:
     ward = a_ward(policy={}, incident="1402")
     ward.memory.kube.faults = [ForbiddenError("denied by somebody's policy (HTTP 403)")]

@@ -206,6 +206,8 @@ class DatabaseLoop:
         """The open incident: a new one when an anomaly appears, none any more when it is over."""
         incident, anomaly = cycle.incident, cycle.anomaly
         if incident is None:
+            if anomaly.health is Health.NORMAL:
+                cycle.watch.closed(cycle.now.timestamp())  # one that was over before it could be written
             return self._opened(cycle) if anomaly.flagged else None
         if anomaly.health is Health.NORMAL and not cycle.working:
             self._closed(cycle, incident)
