@@ -64,6 +64,25 @@ def test_gone_while_an_action_executes_its_end_is_written_when_it_is_back(case: 
 
 
 @pytest.mark.slow
+def test_gone_while_all_is_well_nothing_happens_and_the_next_fault_is_healed(case: Case) -> None:
+    case.watched()
+    before = case.lane.count(TERMINATE)
+    with _gone(case.stand):
+        time.sleep(GONE_S)
+        assert case.operator.running
+        assert get(f"{case.operator.url}/healthz")[0] == 200
+    time.sleep(5)
+    assert case.phase == "Healthy"
+    assert case.stand.events(case.namespace, "IncidentOpened") == []
+
+    with case.lane.fault(BlockingTransaction(case.lane.dsn)):
+        action = case.until_action(case.proposed("terminate-blocker"), "Succeeded", "Failed", "Inconclusive")
+
+    assert action["status"]["phase"] == "Succeeded", action["status"]
+    assert case.lane.count(TERMINATE) == before + 1
+
+
+@pytest.mark.slow
 def test_frozen_while_a_fault_begins_it_is_healed_after_the_thaw(case: Case) -> None:
     case.watched()
     before = case.lane.count(TERMINATE)
