@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from kubernetes import client
 
 from kintsugi.api.meta import API_VERSION, APPROVE, APPROVED_BY, APPROVED_GROUPS, GROUP, VERSION
-from kintsugi.shell.errors import ForbiddenError, KubeError, NotFoundError, UnavailableError
+from kintsugi.shell.errors import ForbiddenError, InvalidError, KubeError, NotFoundError, UnavailableError
 from kintsugi.shell.kube import send, translated
 
 Json = dict[str, Any]
@@ -163,7 +163,7 @@ class ApprovalGate:
         }
         try:
             self._dry_run(body, namespace)
-        except ForbiddenError as error:
+        except (ForbiddenError, InvalidError) as error:  # a policy whose expression fails answers 422
             if REFUSAL not in str(error):
                 what = f"a forged approval was refused, but not by the policy {POLICY}, which proves nothing: {error}"
                 yield _bad("RefusedByOthers", what, _REMEDY)
