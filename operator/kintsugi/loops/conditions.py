@@ -10,7 +10,7 @@ from kintsugi.domain.anomaly import Anomaly, Health
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kintsugi.loops.database import Cycle, Outcome
+    from kintsugi.loops.cycle import Cycle, Outcome
     from kintsugi.shell.gate import GateState
 
 Said = tuple[str, bool | None, str, str]

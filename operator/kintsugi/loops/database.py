@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from kintsugi.api.action import ActionApproval, ActionVerification, DatabaseRef, HealingAction, Phase
-from kintsugi.api.database import DatabaseStatus, IncidentStatus, MonitoredDatabase, SignalsStatus
-from kintsugi.api.meta import ACKNOWLEDGE, API_VERSION, PAUSE, Condition, ObjectMeta
+from kintsugi.api.database import MonitoredDatabase, SignalsStatus
+from kintsugi.api.meta import ACKNOWLEDGE, API_VERSION, PAUSE, ObjectMeta
 from kintsugi.domain.actions import Candidate, NotProposed, Proposal
 from kintsugi.domain.anomaly import Anomaly, Health
 from kintsugi.domain.decision import DatabasePhase
 from kintsugi.domain.forecast import Forecast
-from kintsugi.domain.text import human
-from kintsugi.engines.registry import ENGINES
 from kintsugi.engines.risk import RISKS
 from kintsugi.loops.conditions import conditions_of
+from kintsugi.loops.cycle import Cycle, Outcome
 from kintsugi.loops.facts import guard_facts
+from kintsugi.loops.incident import incident_of
 from kintsugi.loops.services import Services
 from kintsugi.loops.watch import Problem, Watch, expected_signals
 from kintsugi.shell.errors import ConflictError, KubeError, NotFoundError, UnavailableError
@@ -32,7 +31,6 @@ from kintsugi.stages.budget import acknowledged, settle, started
 from kintsugi.stages.compose import Question, action_name, compose
 from kintsugi.stages.guard import judge
 from kintsugi.stages.judgement import Ask, Auto, Forbidden, Judgement, RecommendOnly
-from kintsugi.stages.policy import EffectivePolicy
 from kintsugi.stages.predict import PropagationPredictor
 from kintsugi.stages.recover import RunbookRecommender, explain
 
@@ -46,43 +44,6 @@ SUPERSEDED_LIMIT = 3  # new plans for the same action within one incident, when 
 KEPT = 20  # ended actions per database that stay as objects (DESIGN §3)
 
 
-@dataclass(frozen=True, slots=True)
-class Cycle:
-    """Everything one cycle looks at: read once, never changed."""
-
-    database: MonitoredDatabase
-    watch: Watch
-    policy: EffectivePolicy
-    anomaly: Anomaly
-    actions: tuple[HealingAction, ...]
-    incident: IncidentStatus | None
-    now: datetime
-
-    @property
-    def live(self) -> HealingAction | None:
-        """The action that has not ended: what is at work first, then what waits."""
-        open_ = [action for action in self.actions if not action.phase.ended and action.spec.runnable]
-        return next((a for a in open_ if a.phase.at_work), open_[0] if open_ else None)
-
-    @property
-    def working(self) -> bool:
-        """Whether an action is changing something or judging a change."""
-        return self.live is not None and self.live.phase.at_work
-
-    @property
-    def paused(self) -> bool:
-        """Whether anybody has switched this database off."""
-        return PAUSE in self.database.metadata.annotations or self.policy.ceiling.paused or bool(self.policy.paused_by)
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a cycle came to: what was held back, and why what was not proposed."""
-
-    held_back: tuple[str, ...] = ()
-    not_proposed: tuple[str, ...] = ()
-
-
 class DatabaseLoop:
     """Decides for one database at a time; many may be in their cycle at once."""
 
@@ -90,7 +51,6 @@ class DatabaseLoop:
         self._services = services
         self._diagnosing: dict[str, asyncio.Task[None]] = {}
         self._outcomes: dict[str, Outcome] = {}
-        self._unwatchable: dict[str, tuple[int, str]] = {}
 
     async def cycle(self, database: MonitoredDatabase, watch: Watch, at: float) -> None:
         """One cycle."""
@@ -109,7 +69,7 @@ class DatabaseLoop:
             incident=database.status.incident,
             now=now,
         )
-        cycle = replace(cycle, incident=self._incident(cycle))
+        cycle = replace(cycle, incident=incident_of(self._services, cycle))
         token = incident_in_log.set(cycle.incident.id if cycle.incident else "")
         try:
             self._look(cycle)
@@ -142,48 +102,6 @@ class DatabaseLoop:
         tolerance = TOLERANCE_INTERVALS * database.spec.metrics.scrape_interval.total_seconds()
         return PropagationPredictor(tolerance=tolerance).predict(anomaly, topology, at)
 
-    async def say_unwatchable(self, now: datetime) -> None:
-        """Say of every database that can't be watched at all what is wrong with it, once."""
-        fleet = self._services.fleet
-        wrong = {
-            broken.meta.key: (broken.meta, "InvalidSpec", f"this version can't read the object: {broken.problem}")
-            for (plural, _), broken in fleet.broken.items()
-            if plural == MonitoredDatabase.PLURAL
-        }
-        for key, database in fleet.databases.items():
-            if database.spec.engine not in ENGINES:
-                known = ", ".join(sorted(ENGINES))
-                message = (
-                    f"engine {database.spec.engine} is unknown to this version; it knows {known}: correct spec.engine"
-                )
-                wrong[key] = (database.metadata, "UnknownEngine", message)
-        for key in set(self._unwatchable) - set(wrong):
-            del self._unwatchable[key]
-        for key, (meta, reason, message) in wrong.items():
-            if self._unwatchable.get(key) != (meta.generation, message):
-                await self._say_unwatchable(meta, reason, message, now)
-                self._unwatchable[key] = (meta.generation, message)
-
-    async def _say_unwatchable(self, meta: ObjectMeta, reason: str, message: str, now: datetime) -> None:
-        healthy = Condition(
-            type="Healthy",
-            status="Unknown",
-            reason=reason,
-            message=message,
-            observed_generation=meta.generation,
-            last_transition_time=now,
-        )
-        status = DatabaseStatus(
-            observed_generation=meta.generation,
-            phase=DatabasePhase.BLIND,
-            risk="-",
-            soon="-",
-            doing=message,
-            conditions=(healthy,),
-        )
-        await self._services.write_status(MonitoredDatabase.PLURAL, meta, status)
-        self._services.recorder.emit(MonitoredDatabase.KIND, meta, reason, message, now=now, warning=True)
-
     def _settled(self, database: MonitoredDatabase, now: datetime) -> MonitoredDatabase:
         """The database with its budget and track record counted up to now (idempotent: see `stages/budget.py`)."""
         budget, records = database.status.budget, database.status.track_record
@@ -199,57 +117,6 @@ class DatabaseLoop:
         if database.status.incident is not None and word == database.status.incident.id:
             changes["reference_since"] = database.status.incident.opened_at
         return database.model_copy(update={"status": database.status.model_copy(update=changes)})
-
-    # --- incident ---
-
-    def _incident(self, cycle: Cycle) -> IncidentStatus | None:
-        """The open incident: a new one when an anomaly appears, none any more when it is over."""
-        incident, anomaly = cycle.incident, cycle.anomaly
-        if incident is None:
-            if anomaly.health is Health.NORMAL:
-                cycle.watch.closed(cycle.now.timestamp())  # one that was over before it could be written
-            return self._opened(cycle) if anomaly.flagged else None
-        if anomaly.health is Health.NORMAL and not cycle.working:
-            self._closed(cycle, incident)
-            return None
-        if cycle.database.metadata.annotations.get(ACKNOWLEDGE) == incident.id and not cycle.working:
-            self._closed(cycle, incident, "acknowledged as how the database is now, and learned anew,")
-            cycle.watch.accept_present()
-            return None
-        if self._unjudgeable(cycle, incident):
-            self._closed(cycle, incident, "it can't be judged any more, as nothing is left of the time before it;")
-            return None
-        cycle.watch.opened(incident.opened_at.timestamp())
-        tried = tuple(a.spec.action for a in cycle.actions if a.spec.incident == incident.id and a.status.attempts)
-        root = cycle.watch.forecast.root or incident.root
-        text = summary.summary_of(anomaly, cycle.watch.forecast, cycle.now.timestamp()) if anomaly.flagged else ""
-        return incident.model_copy(update={"tried": tried, "root": root, "summary": text or incident.summary})
-
-    def _opened(self, cycle: Cycle) -> IncidentStatus:
-        at = cycle.anomaly.since or cycle.now.timestamp()
-        digest = hashlib.sha256(f"{cycle.database.metadata.uid}/{at}".encode()).hexdigest()[:8]
-        text = summary.summary_of(cycle.anomaly, cycle.watch.forecast, cycle.now.timestamp())
-        cycle.watch.freeze(cycle.database, cycle.now.timestamp())
-        cycle.watch.opened(at)
-        if cycle.watch.says(f"{digest} opened"):  # the status may have to wait for the API server
-            log.info("incident %s opened: %s", digest, text)
-            self._services.emit(cycle.database, None, "IncidentOpened", text, now=cycle.now, warning=True)
-        return IncidentStatus(id=digest, opened_at=cycle.now, root=cycle.watch.forecast.root or "", summary=text)
-
-    @staticmethod
-    def _unjudgeable(cycle: Cycle, incident: IncidentStatus) -> bool:
-        """Whether an incident found after a restart has no reference, nor will get one while it is open."""
-        window = cycle.database.spec.reference.window
-        return cycle.anomaly.health is Health.LEARNING and not cycle.working and cycle.now - incident.opened_at > window
-
-    def _closed(self, cycle: Cycle, incident: IncidentStatus, why: str = "back to normal") -> None:
-        cycle.watch.closed(cycle.now.timestamp())
-        cycle.watch.diagnosis = cycle.watch.diagnosed_at = None
-        if not cycle.watch.says(f"{incident.id} closed"):
-            return
-        lasted = human(cycle.now - incident.opened_at)
-        log.info("incident %s closed after %s", incident.id, lasted)
-        self._services.emit(cycle.database, None, "IncidentClosed", f"{why} after {lasted}", now=cycle.now)
 
     # --- diagnosis ---
 

@@ -27,6 +27,7 @@ from kintsugi.loops.fleet import Fleet
 from kintsugi.loops.observe import Observer
 from kintsugi.loops.policy import PolicyLoop
 from kintsugi.loops.services import Services
+from kintsugi.loops.unwatchable import Unwatchable
 from kintsugi.loops.watch import Watch, new_watch
 from kintsugi.shell import telemetry
 from kintsugi.shell.audit import AuditChain
@@ -94,6 +95,7 @@ class Hub:
             wake_action=lambda key: self._actions.wake(key),
         )
         self._databases = DatabaseLoop(self.services)
+        self._unwatchable = Unwatchable(self.services)
         self._actions = ActionLoop(self.services)
         self._policies = PolicyLoop(self.services)
         self._listed_at: float | None = None
@@ -230,7 +232,7 @@ class Hub:
             self._metrics.cycle_seconds.observe(time.perf_counter() - began)
             self._metrics.cycle_cpu_seconds.observe(time.process_time() - cpu)
             self._metrics.cycles.inc()
-        await self._guarded("databases", self._databases.say_unwatchable(datetime.fromtimestamp(now, UTC)))
+        await self._guarded("databases", self._unwatchable.say(datetime.fromtimestamp(now, UTC)))
         await self._guarded("policies", self._policies.cycle(datetime.fromtimestamp(now, UTC)))
 
     async def _cycle(self, due: Sequence[tuple[MonitoredDatabase, Watch]], now: float) -> None:
