@@ -21,7 +21,6 @@ from kintsugi_dev.cluster.errors import ClusterError, CommandError, NotReadyErro
 
 CHART = kind.REPOSITORY / "charts/kintsugi"
 FORGED_ACTION = kind.REPOSITORY / "docs/samples/healing-action.yaml"
-OUR_KINDS = [kind.REPOSITORY / f"docs/samples/{name}.yaml" for name in ("minimal", "policy-observe", "healing-action")]
 """Valid, and yet refused to everybody but the operator: by it one sees whether the chart's policies are in force."""
 
 NAMESPACE = "kintsugi-system"
@@ -199,7 +198,6 @@ class Cluster:
         """
         kwok.start_missing(self._by_kwok())
         self._wait(self.ready, "the API server")
-        self._wait(self._judges_our_kinds, "the admission of our kinds")
 
     def restart_apiserver(self) -> None:
         """Kill the API server and start it again; returns when it is ready."""
@@ -238,16 +236,6 @@ class Cluster:
         except CommandError as refusal:
             return "only the operator creates" in refusal.output
         return False
-
-    def _judges_our_kinds(self) -> bool:
-        """Whether admission knows our kinds (where they are installed): for seconds after a start it does not."""
-        for sample in OUR_KINDS:
-            try:
-                self.kubectl("create", "--dry-run=server", "--namespace=default", f"--filename={sample}")
-            except CommandError as refusal:
-                if "ServiceUnavailable" in refusal.output:
-                    return False
-        return True
 
     def _by_kwok(self) -> Path:
         if self.runtime != "kwok":
