@@ -16,6 +16,8 @@ from kintsugi_dev.cluster import Cluster
 from kintsugi_dev.people import RefusedError, Shop
 from kintsugi_dev.people.shop import ACTIONS, DATABASES
 
+pytestmark = pytest.mark.slow  # an API server is started twice
+
 K = "kintsugi.dev/"
 WITHOUT = (
     "--disable-admission-plugins=MutatingAdmissionPolicy",
