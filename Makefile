@@ -46,6 +46,18 @@ bench: setup ## Print detection time, CPU per cycle, memory, and the same faults
 	@$(PYTHON) -m kintsugi_dev.bench
 	@$(PYTHON) -m kintsugi_dev.demo --operator off
 
+.PHONY: lab
+lab: setup ## Record the fault lab's data set into data/lab-v1; resumable, hours (LAB="--minutes 60 --fault deadlocks")
+	@$(PYTHON) -m kintsugi_ml.lab run $(LAB)
+
+.PHONY: lab-check
+lab-check: setup ## Run one fault from scratch and compare it with the recorded runs: FAULT=missing-index WORKLOAD=tpcc
+	@$(PYTHON) -m kintsugi_ml.lab check --fault "$(FAULT)" --workload "$(WORKLOAD)" $(LAB)
+
+.PHONY: lab-card
+lab-card: setup ## Assemble the manifest, check for leaks, draw the pictures and fill the tables of docs/lab.md
+	@$(PYTHON) -m kintsugi_ml.lab card
+
 .PHONY: cluster-up
 cluster-up: setup ## Start the development cluster with the chart installed; writes out/cluster/kubeconfig
 	@$(PYTHON) -m kintsugi_dev.cluster up
