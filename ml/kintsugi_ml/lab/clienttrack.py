@@ -1,0 +1,120 @@
+"""What clients felt, from their own log of every request: per second for judging, at 8 Hz for the ground truth.
+
+Latency counts from the moment a request was due, and belongs to that moment: a request that was due when a lock was
+taken and waited five seconds shows its five seconds there. Answers are counted when they came.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from kintsugi.domain.frame import Bools, Floats
+
+OK: Final = "ok"
+WINDOW_SECONDS: Final = 0.5
+"""What one sample of the client track looks back at: some twenty requests at the lab's rates."""
+FIELDS: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """Requests in the order in which they were due: `scheduled` (Unix s), `latency` (s), `ok`, `kinds`, all `[N]`."""
+
+    scheduled: Floats
+    latency: Floats
+    ok: Bools
+    kinds: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.scheduled)
+
+    def between(self, start: float, end: float) -> Requests:
+        """Those that were due in `start <= t < end`."""
+        first, last = np.searchsorted(self.scheduled, (start, end))
+        return Requests(
+            self.scheduled[first:last], self.latency[first:last], self.ok[first:last], self.kinds[first:last]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """Per whole second `times` `[T]` (Unix s): percentiles (s) of what was due in it, NaN when nothing was.
+
+    `answered` and `failed` count what ended in it.
+    """
+
+    times: Floats
+    p50: Floats
+    p95: Floats
+    p99: Floats
+    answered: Floats
+    failed: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTrack:
+    """At each of `times` `[T]` over the half second before it: p90 of latency (s) and the share that failed."""
+
+    times: Floats
+    latency: Floats
+    failed_share: Floats
+
+
+def read(path: Path) -> Requests:
+    """A `requests.csv`, which may still be written to."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return parse(file)
+
+
+def parse(lines: Iterable[str]) -> Requests:
+    """Lines of `scheduled_unix,kind,latency_seconds,outcome`; a header, damaged lines and a cut last one are not."""
+    rows = sorted(row for line in lines if (row := _row(line)) is not None)
+    return Requests(
+        np.array([row[0] for row in rows], dtype=np.float64),
+        np.array([row[2] for row in rows], dtype=np.float64),
+        np.array([row[3] == OK for row in rows], dtype=np.bool_),
+        tuple(row[1] for row in rows),
+    )
+
+
+def _row(line: str) -> tuple[float, str, float, str] | None:
+    fields = line.rstrip("\r\n").split(",")
+    if len(fields) != FIELDS or not line.endswith("\n"):
+        return None
+    try:
+        scheduled, latency = float(fields[0]), float(fields[2])
+    except ValueError:
+        return None
+    return (scheduled, fields[1], latency, fields[3]) if math.isfinite(scheduled + latency) else None
+
+
+def per_second(requests: Requests, start: float, end: float) -> Seconds:
+    """The whole seconds from `start` to `end` (Unix s)."""
+    times = np.arange(math.floor(start), math.ceil(end), dtype=np.float64)
+    percentiles = np.full((len(times), 3), np.nan)
+    for index, second in enumerate(times):
+        due = requests.between(second, second + 1)
+        if len(due):
+            percentiles[index] = np.percentile(due.latency, (50, 95, 99))
+    edges = np.append(times, math.ceil(end))
+    ended = requests.scheduled + requests.latency
+    answered, failed = (np.histogram(ended[kind], edges)[0].astype(np.float64) for kind in (requests.ok, ~requests.ok))
+    return Seconds(times, percentiles[:, 0], percentiles[:, 1], percentiles[:, 2], answered, failed)
+
+
+def client_track(requests: Requests, times: Floats, window: float = WINDOW_SECONDS) -> ClientTrack:
+    """The track at `times` `[T]` (Unix s, increasing); NaN where nothing was due in the window."""
+    firsts = np.searchsorted(requests.scheduled, times - window, side="right")
+    lasts = np.searchsorted(requests.scheduled, times, side="right")
+    latency, failed = np.full(len(times), np.nan), np.full(len(times), np.nan)
+    for index, (first, last) in enumerate(zip(firsts, lasts, strict=True)):
+        if last > first:
+            latency[index] = np.percentile(requests.latency[first:last], 90)
+            failed[index] = 1 - requests.ok[first:last].mean()
+    return ClientTrack(times, latency, failed)
