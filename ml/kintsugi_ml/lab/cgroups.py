@@ -81,6 +81,16 @@ class Group:
         """Bytes in use, page cache included."""
         return int((ROOT / "memory" / self.name / "memory.usage_in_bytes").read_text())
 
+    def memory_fixed(self) -> int:
+        """Bytes in use that can't be reclaimed here, without swap: processes' own and shared memory."""
+        lines = (ROOT / "memory" / self.name / "memory.stat").read_text().splitlines()
+        statistics = {name: int(value) for name, value in (line.split() for line in lines)}
+        return statistics["total_rss"] + statistics["total_shmem"]
+
+    def process_files(self) -> list[Path]:
+        """What a process writes its number to, to enter the group; see `add`."""
+        return [ROOT / controller / self.name / "cgroup.procs" for controller in CONTROLLERS]
+
     def drop_page_cache(self) -> None:
         """Reclaim all page cache of the group that can be reclaimed."""
         with contextlib.suppress(OSError):  # EBUSY: something stayed, which is as good as it gets

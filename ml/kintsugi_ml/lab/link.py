@@ -6,8 +6,9 @@ It stands in for netem, which this kernel (and many a container's) lacks; it del
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
+import time
+from collections import deque
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -15,6 +16,8 @@ from kintsugi_dev.servers.base import LocalServer
 from kintsugi_dev.servers.process import HOST, Process, accepts_connections, free_port
 
 POLL_SECONDS = 0.1
+HELD_BYTES = 4 * 2**20
+"""So much may be on its way in one direction before the sender has to wait, as in a real network's buffers."""
 
 
 class SlowLink(LocalServer):
@@ -65,6 +68,8 @@ class SlowLink(LocalServer):
 
 
 class _Relay:
+    """What all connections share: the delay and the target, read from the state file."""
+
     def __init__(self, state: Path) -> None:
         self._state = state
         self.delay, self.target = 0.0, 0
@@ -79,45 +84,119 @@ class _Relay:
             self.read()
             await asyncio.sleep(POLL_SECONDS)
 
-    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            far_reader, far_writer = await asyncio.open_connection(HOST, self.target)
-        except OSError:
-            writer.close()
-            return
-        await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+class _Side(asyncio.Protocol):
+    """One end of a connection. What it reads goes to the other end: at once, or after everything that still waits.
+
+    Plain callbacks instead of streams: at a thousand messages a second a relay must not be what is slow.
+    """
+
+    def __init__(self, relay: _Relay, other: _Side | None = None) -> None:
+        self._relay = relay
+        self._other = other
+        self._transport: asyncio.Transport | None = None
+        self._held: deque[tuple[float, bytes]] = deque()
+        """Due times (the loop's clock, never falling) and data; no data: the end of the stream."""
+        self._held_bytes = 0
+        self._blocked = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        if self._other is None:
+            transport.pause_reading()
+            self._connecting = asyncio.get_running_loop().create_task(self._connect())
+        else:
+            self._other.joined(self)
+
+    async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
-        queue: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+        try:
+            await loop.create_connection(lambda: _Side(self._relay, self), HOST, self._relay.target)
+        except OSError:
+            self.close()
 
-        async def send() -> None:
-            while True:
-                due, data = await queue.get()
-                if not data:
-                    return
-                if (wait := due - loop.time()) > 0:
-                    await asyncio.sleep(wait)
-                sink.write(data)
-                await sink.drain()
+    def joined(self, other: _Side) -> None:
+        """Let bytes flow; the near end may have gone while the far one was being reached."""
+        self._other = other
+        if self._transport is None or self._transport.is_closing():
+            other.close()
+        else:
+            self._transport.resume_reading()
 
-        sender = asyncio.create_task(send())
-        with contextlib.suppress(OSError):
-            while data := await source.read(65536):
-                if self.delay == 0 and queue.empty() and not sender.done():
-                    sink.write(data)
-                    await sink.drain()
-                else:
-                    queue.put_nowait((loop.time() + self.delay, data))
-        queue.put_nowait((0.0, b""))
-        with contextlib.suppress(OSError):
-            await sender
-        sink.close()
+    def data_received(self, data: bytes) -> None:
+        if self._relay.delay == 0 and not self._held and self._other is not None:
+            self._other.write(data)
+        else:
+            self._hold(data)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        del error
+        self._hold(b"")
+
+    def _hold(self, data: bytes) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + self._relay.delay
+        if self._held:
+            due = max(due, self._held[-1][0])
+        self._held.append((due, data))
+        self._held_bytes += len(data)
+        if len(self._held) == 1:
+            loop.call_at(due, self._release)
+        if self._held_bytes > HELD_BYTES:
+            self._flow()
+
+    def _release(self) -> None:
+        """Hand on what is due. An item leaves the queue in the moment it is written, so nothing can overtake it."""
+        loop = asyncio.get_running_loop()
+        # The loop's timers fire up to one clock tick early.
+        now = loop.time() + time.get_clock_info("monotonic").resolution
+        while self._held and self._held[0][0] <= now:
+            _, data = self._held.popleft()
+            self._held_bytes -= len(data)
+            if self._other is not None:
+                self._other.write(data)
+        if self._held:
+            loop.call_at(self._held[0][0], self._release)
+        self._flow()
+
+    def _flow(self) -> None:
+        """Read on, or not: not while the other end is slow or much is held."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        if self._blocked or self._held_bytes > HELD_BYTES:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
+
+    def pause_writing(self) -> None:
+        if self._other is not None:
+            self._other.block(True)
+
+    def resume_writing(self) -> None:
+        if self._other is not None:
+            self._other.block(False)
+
+    def block(self, blocked: bool) -> None:
+        """The other end takes no more for now, or does again."""
+        self._blocked = blocked
+        self._flow()
+
+    def write(self, data: bytes) -> None:
+        """Send; no data: close, after what was sent before."""
+        if not data:
+            self.close()
+        elif self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
 
 
 async def _serve(port: int, state: Path) -> None:
     relay = _Relay(state)
-    server = await asyncio.start_server(relay.connected, HOST, port)
+    server = await asyncio.get_running_loop().create_server(lambda: _Side(relay), HOST, port)
     async with server:
         await asyncio.gather(server.serve_forever(), relay.watch())
 
