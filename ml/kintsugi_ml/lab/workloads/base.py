@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from random import Random
 from typing import ClassVar
 
 import asyncpg
 
-Work = Callable[[asyncpg.pool.PoolConnectionProxy, Random], Awaitable[object]]
+from kintsugi_ml.lab.workloads import backoffice
+
+Connection = asyncpg.pool.PoolConnectionProxy
+Work = Callable[[Connection, Random], Awaitable[object]]
 """One request: everything it does on one connection, its parameters drawn from the given randomness."""
 
 
@@ -37,19 +41,23 @@ class Targets:
 
 
 class Workload(ABC):
-    """One kind of application. Its main requests make up nine tenths; the back office (backoffice.py) the rest."""
+    """One kind of application: its main requests. The back office (backoffice.py) comes on top, the same in all."""
 
     name: ClassVar[str]
     title: ClassVar[str]
     rates: ClassVar[Mapping[str, float]]
-    """Requests per second at level `low` and `high`."""
+    """Main requests per second at level `low` and `high`: some 15 % and 35 % of a core for servers and clients."""
     targets: ClassVar[Targets]
+    tables: ClassVar[str]
+    """SQL that makes and fills the tables; the same rows each time, no randomness."""
     version: ClassVar[int] = 1
     """Counted up when `create` makes something else, so that no filled server of before is used again."""
 
-    @abstractmethod
     async def create(self, connection: asyncpg.Connection) -> None:
-        """Make and fill the tables (deterministic, at most some 200 MB), with their indexes, ending in ANALYZE."""
+        """Make and fill the workload's and the back office's tables, with their indexes, ending in ANALYZE."""
+        await connection.execute(self.tables)
+        await connection.execute(backoffice.TABLES)
+        await connection.execute("ANALYZE")
 
     @abstractmethod
     def work(self) -> Mapping[str, Work]:
@@ -58,3 +66,20 @@ class Workload(ABC):
     @abstractmethod
     def shares(self) -> Mapping[str, float]:
         """How often each kind comes, summing to 1."""
+
+
+@asynccontextmanager
+async def transaction(connection: Connection) -> AsyncIterator[None]:
+    """One transaction, committed at the end.
+
+    Unlike asyncpg's, a failed one is not rolled back here: whoever gives the connection back does that beside the
+    request, whose timeout must not wait for a server that no longer answers.
+    """
+    await connection.execute("BEGIN")
+    yield
+    await connection.execute("COMMIT")
+
+
+def skewed(random: Random, rows: int) -> int:
+    """A row number 1…`rows`, log-uniform: like Zipf's law with exponent 1, so 1–10 are the hottest."""
+    return min(rows, int((rows + 1) ** random.random()))
