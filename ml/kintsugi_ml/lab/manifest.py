@@ -26,6 +26,9 @@ FILE: Final = "manifest.json"
 NULL: Final = "null"
 """The `fault` of a run in which nothing was injected."""
 
+TOGETHER_SECONDS: Final = 0.5
+"""Onsets this close are simultaneous: four samples of the truth track, half the window its rates look back."""
+
 Status = Literal["counts", "gate-failed", "void", "crashed", "skipped"]
 """counts: to be used. gate-failed: was not felt. void: others used the machine. skipped: can't be had here."""
 
@@ -155,6 +158,16 @@ class Entry(_Known):
     def classes(self) -> tuple[str, ...]:
         """The fault classes in it: none for a null run, two for a compound one."""
         return () if self.fault == NULL else (self.fault, *((self.second,) if self.second else ()))
+
+    def movers(self) -> list[tuple[str, float]]:
+        """The components that left their band, with seconds since the injection, first one first."""
+        moved = [(component, onset) for component, onset in self.onsets.items() if onset is not None]
+        return sorted(moved, key=lambda item: (item[1], item[0]))
+
+    def first_movers(self) -> frozenset[str]:
+        """The component that moved first and those so close behind that the sampling can't tell."""
+        movers = self.movers()
+        return frozenset(component for component, onset in movers if onset - movers[0][1] <= TOGETHER_SECONDS)
 
     def files(self) -> Iterator[tuple[str, str]]:
         """Its files with their SHA-256."""
