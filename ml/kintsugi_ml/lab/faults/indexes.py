@@ -1,0 +1,183 @@
+"""Faults of indexes: one too few for what is read, or many too many for what is written."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, Final
+
+import asyncpg
+
+from kintsugi_ml.lab.faults.base import Effect, Fault, Trial
+from kintsugi_ml.lab.faults.parameters import (
+    CHECKPOINT,
+    SCHEMA,
+    analyze_table,
+    create_index,
+    resize_pool,
+    tune_setting,
+    vacuum_table,
+)
+from kintsugi_ml.lab.faults.service import ServiceFault
+
+SEARCHED: Final = ("documents", "email", "documents_email")
+"""The back office's table, column and index that its `search` requests need."""
+
+DEFINITION: Final = "SELECT indexdef FROM pg_indexes WHERE schemaname = $1 AND indexname = $2"
+MADE_BY_REMEDIES: Final = """
+SELECT indexname FROM pg_indexes WHERE schemaname = $1 AND tablename = $2 AND indexname LIKE 'kintsugi\\_%'
+"""
+DROP_SECONDS: Final = 2.0
+"""DROP INDEX waits so long for its lock, which holds everybody else up, before it lets go and tries again."""
+
+
+class MissingIndex(Fault):
+    """Abrupt: the commonest read's index. Ramped: `search` needs one, and there are more and more searches.
+
+    Severity, ramped: up to 8 to 30 searches a second in addition.
+    """
+
+    name: ClassVar[str] = "missing-index"
+    title: ClassVar[str] = "a migration has dropped an index that a frequent statement needs"
+    root: ClassVar[str] = "query-engine"
+    effect: ClassVar[Effect] = Effect(client=2.0, signal="sequential_rows_read", factor=3.0)
+    _table: str
+    _column: str
+    _definition: str | None = None
+
+    async def inject(self, ramp: float) -> None:
+        """Drop the index; then, in the ramped form, let the searches grow over `ramp` seconds."""
+        to = self.world.targets
+        self._table, self._column, index = (
+            SEARCHED if ramp > 0 else (to.lookup_table, to.lookup_column, to.lookup_index)
+        )
+        rows = await self.world.sql(DEFINITION, SCHEMA, index)
+        self._definition = rows[0]["indexdef"]
+        await self._drop(index)
+        if ramp > 0:
+            self.background(self._search(ramp))
+
+    async def _drop(self, index: str) -> None:
+        session = await self.session("migration", user="postgres", lock_timeout=f"{DROP_SECONDS:.0f}s")
+        while True:
+            with contextlib.suppress(asyncpg.LockNotAvailableError):
+                await session.execute(f"DROP INDEX {SCHEMA}.{index}")
+                return
+
+    async def _search(self, ramp: float) -> None:
+        rate = self.scaled(8, 30)
+        async for level in self.grow(ramp):
+            await self.world.load.control(rate_factor=1.0, extra={"search": rate * level})
+
+    async def lift(self) -> None:
+        """No more searches than usual; the index stays away until `repair`."""
+        await super().lift()
+        await self.world.load.control(rate_factor=1.0, extra={})
+
+    async def repair(self) -> None:
+        """The index as it was, and none that a remedy has made instead; quickly, with hardly any load meanwhile."""
+        if self._definition is None:
+            return
+        await self.world.load.control(rate_factor=0.1, extra={})
+        try:
+            for row in await self.world.sql(MADE_BY_REMEDIES, SCHEMA, self._table):
+                await self.world.sql(f"DROP INDEX {SCHEMA}.{row['indexname']}")
+            await self.world.sql(self._definition.replace("INDEX", "INDEX IF NOT EXISTS", 1))
+        finally:
+            await self.world.load.control(rate_factor=1.0, extra={})
+
+    def trials(self) -> Sequence[Trial]:
+        """The index again. Another one, other statistics or a larger pool are of no use."""
+        return [
+            create_index(self._table, self._column, right=True),
+            create_index(self.world.targets.write_table, self.world.targets.write_columns[0]),
+            analyze_table(self.world, self._table),
+            resize_pool(self.world),
+        ]
+
+
+PREFIX: Final = "extra_index_"
+EXTRA_INDEXES: Final = f"""
+SELECT indexname FROM pg_indexes WHERE schemaname = $1 AND tablename = $2 AND starts_with(indexname, '{PREFIX}')
+ORDER BY indexname
+"""
+BUILD_SECONDS: Final = 15.0
+"""An abrupt form builds one index after the other, but not longer than this."""
+ROWS_A_BATCH: Final = 400
+BATCH_SECONDS: Final = 0.25
+"""A batch so often, as long as the server keeps up: 1,600 rows a second, little with the usual indexes."""
+REWRITE: Final = """
+WITH gone AS (
+    DELETE FROM {table} WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM {table} TABLESAMPLE SYSTEM ({percent}) LIMIT {rows} FOR UPDATE SKIP LOCKED
+    )) RETURNING *
+)
+INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT * FROM gone
+"""
+"""Rows of all over the table are written anew, as an import does that replaces what it finds; nothing is lost."""
+
+
+class TooManyIndexes(ServiceFault):
+    """Severity: how many, 6 to 14; each is built beside the running work, with little memory."""
+
+    name: ClassVar[str] = "too-many-indexes"
+    title: ClassVar[str] = "a tool has put many further indexes on the most written table, and a job writes to it"
+    root: ClassVar[str] = "storage"
+    effect: ClassVar[Effect] = Effect(client=1.5, signal="wal_bytes", factor=2.0)
+    application: ClassVar[str] = "nightly-import"
+
+    async def inject(self, ramp: float) -> None:
+        """Start writing and building: one index right after the other, or evenly over `ramp` seconds."""
+        self.background(self._write(await self.open()))
+        builder = await self.open("index-advisor", maintenance_work_mem="1MB")
+        self.background(self._build(builder, ramp))
+
+    async def _build(self, builder: asyncpg.Connection, ramp: float) -> None:
+        to = self.world.targets
+        clock, count = asyncio.get_running_loop().time, round(self.scaled(6, 14))
+        started = clock()
+        for number, columns in zip(range(count), _columns(to.write_columns), strict=False):
+            if clock() - started > max(ramp, BUILD_SECONDS):
+                return
+            await builder.execute(
+                f"CREATE INDEX CONCURRENTLY {PREFIX}{number:02d} ON {SCHEMA}.{to.write_table} ({', '.join(columns)})"
+            )
+            await asyncio.sleep(max(0.0, started + (number + 1) * ramp / count - clock()))
+
+    async def _write(self, session: asyncpg.Connection) -> None:
+        clock, table = asyncio.get_running_loop().time, self.world.targets.write_table
+        rows = await session.fetchval("SELECT reltuples FROM pg_class WHERE oid = $1::text::regclass", table)
+        percent = min(100.0, 300.0 * ROWS_A_BATCH / max(rows, 1.0))
+        statement = REWRITE.format(table=table, percent=f"{percent:.4f}", rows=ROWS_A_BATCH)
+        while True:
+            due = clock() + BATCH_SECONDS
+            await session.execute(statement)
+            await asyncio.sleep(max(0.0, due - clock()))
+
+    async def repair(self) -> None:
+        """Drop whatever indexes are left."""
+        await super().repair()
+        for row in await self.world.sql(EXTRA_INDEXES, SCHEMA, self.world.targets.write_table):
+            await self.world.sql(f"DROP INDEX {SCHEMA}.{row['indexname']}")
+
+    def trials(self) -> Sequence[Trial]:
+        """Drop all of them; the writing goes on."""
+        table = self.world.targets.write_table
+        rows = self.world.primary.fetch(EXTRA_INDEXES, SCHEMA, table, database=self.world.database)
+        indexes = [row["indexname"] for row in rows]
+        return [
+            Trial("drop-redundant-index", True, {"schema": SCHEMA, "table": table, "indexes": indexes}),
+            analyze_table(self.world, table),
+            CHECKPOINT,
+            resize_pool(self.world),
+            vacuum_table(table),
+            tune_setting("work_mem", "8MB"),
+        ]
+
+
+def _columns(columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """What a tool without sense would index: every column, pair and triple in every order, and again."""
+    orders = [order for length in (1, 2, 3) for order in itertools.permutations(columns, length)]
+    return itertools.cycle(orders)
