@@ -1,0 +1,119 @@
+"""Noise: what goes on beside any database and has nothing to do with it, so that not all that moves is a fault."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from random import Random
+from typing import Final
+
+import asyncpg
+
+from kintsugi_dev.servers.process import Process
+from kintsugi_dev.servers.roles import MONITOR
+from kintsugi_ml.lab import cgroups
+from kintsugi_ml.lab.faults.base import LOST
+from kintsugi_ml.lab.faults.hogs import SCRIPT
+from kintsugi_ml.lab.world import World
+
+DUTY: Final = 0.2
+"""The part of one CPU that the `cpu` noise uses, in slices of some milliseconds."""
+CPU_SCRIPT: Final = f"""
+import time
+while True:
+    end = time.perf_counter() + {0.05 * DUTY}
+    while time.perf_counter() < end:
+        pass
+    time.sleep({0.05 * (1 - DUTY)})
+"""
+WRITE_BYTES: Final = 1.0e6
+"""Bytes per second of the `disk` noise; a thirtieth of what the primary may write."""
+CRON_SECONDS: Final = 10.0
+SCRAPE_SECONDS: Final = 1.0
+MONITOR_PASSWORD: Final = "monitor"
+SCRAPES: Final = (
+    "SELECT state, wait_event_type, count(*) FROM pg_stat_activity GROUP BY 1, 2",
+    "SELECT mode, granted, count(*) FROM pg_locks GROUP BY 1, 2",
+    "SELECT * FROM pg_stat_user_tables",
+    "SELECT queryid, calls, total_exec_time FROM pg_stat_statements ORDER BY total_exec_time DESC LIMIT 20",
+)
+BATCH: Final = "SELECT count(*), max({key}) FROM (SELECT {key} FROM {table} LIMIT 20000) some"
+
+Source = Callable[[World, Random, contextlib.AsyncExitStack], Awaitable[None]]
+
+
+@contextlib.asynccontextmanager
+async def noise(name: str | None, world: World, random: Random) -> AsyncIterator[None]:
+    """The noise called `name` for as long as this lasts; None: none."""
+    async with contextlib.AsyncExitStack() as stack:
+        if name is not None:
+            await NOISES[name](world, random, stack)
+        yield
+
+
+async def cpu(world: World, random: Random, stack: contextlib.AsyncExitStack) -> None:
+    """A process that uses a fifth of a CPU."""
+    del random
+    await _process(world, stack, "noise-cpu", "-c", CPU_SCRIPT)
+
+
+async def disk(world: World, random: Random, stack: contextlib.AsyncExitStack) -> None:
+    """A process that writes a little, past the page cache."""
+    pace = WRITE_BYTES * random.uniform(0.5, 1.5)
+    file = world.directory / "noise.bin"
+    stack.callback(file.unlink, missing_ok=True)
+    await _process(world, stack, "noise-disk", str(SCRIPT), "write", str(file), str(pace))
+
+
+async def scrapes(world: World, random: Random, stack: contextlib.AsyncExitStack) -> None:
+    """A second monitoring tool."""
+    dsn = world.primary.dsn(world.database, MONITOR, MONITOR_PASSWORD, application_name="other-monitor")
+    await asyncio.sleep(random.uniform(0.0, 0.5))
+    _background(stack, _again(dsn, SCRAPE_SECONDS, *SCRAPES))
+
+
+async def cron(world: World, random: Random, stack: contextlib.AsyncExitStack) -> None:
+    """A small batch query every ten seconds."""
+    targets = world.targets
+    batch = BATCH.format(key=targets.lookup_column, table=targets.lookup_table)
+    _background(stack, _again(world.direct_dsn(), CRON_SECONDS * random.uniform(0.8, 1.2), batch))
+
+
+NOISES: Final[Mapping[str, Source]] = {"cpu": cpu, "disk": disk, "scrapes": scrapes, "cron": cron}
+"""By name."""
+
+
+async def _process(world: World, stack: contextlib.AsyncExitStack, name: str, *arguments: str) -> None:
+    """A Python process in a control group of its own, so that no fault's weights are also its."""
+    command = [sys.executable, "-I", "-S", *arguments]
+    process = await asyncio.to_thread(Process.start, name, command, log=world.directory / f"{name}.log")
+    stack.push_async_callback(asyncio.to_thread, process.kill)
+    if world.groups is not None:
+        group = stack.enter_context(cgroups.group(name))
+        group.add(process.pid)
+
+
+def _background(stack: contextlib.AsyncExitStack, work: Awaitable[None]) -> None:
+    async def end() -> None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    task = asyncio.ensure_future(work)
+    stack.push_async_callback(end)
+
+
+async def _again(dsn: str, pause: float, *statements: str) -> None:
+    """Run the statements every `pause` seconds in one session, opened again when it is lost."""
+    while True:
+        with contextlib.suppress(*LOST):
+            connection = await asyncpg.connect(dsn, timeout=5, statement_cache_size=0)
+            try:
+                while True:
+                    for statement in statements:
+                        await connection.fetch(statement, timeout=5)
+                    await asyncio.sleep(pause)
+            finally:
+                connection.terminate()
+        await asyncio.sleep(pause)
