@@ -40,7 +40,7 @@ class Band:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A component left its band `onset` s after the injection, by `measure`; `returned` counts likewise, None: never."""
+    """A component left its band `onset` s after injection, by `measure`; `returned` counts likewise, None: never."""
 
     onset: float
     measure: str
