@@ -17,6 +17,7 @@ import asyncpg
 import psutil
 
 from kintsugi.engines.postgresql.identifiers import quote_identifier, quote_literal, quote_qualified
+from kintsugi_ml.lab.faults.base import LOST
 
 if TYPE_CHECKING:
     from kintsugi_ml.lab.world import World
@@ -96,7 +97,9 @@ async def _session(world: World) -> AsyncIterator[asyncpg.Connection]:
     try:
         yield connection
     finally:
-        connection.terminate()
+        # Not terminate(): a statement that was given up must be cancelled, or the server goes on with it.
+        with contextlib.suppress(*LOST):
+            await connection.close(timeout=2)
 
 
 # --- tables and memory ---
