@@ -1,9 +1,8 @@
-"""Helpers of the faults around the database: processes that use up what it needs, and cached files."""
+"""Helpers of the faults around the database: processes that use up what it needs."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -32,7 +31,7 @@ class Hogs:
         """One more, with the script's arguments; `source` is a command whose output, again and again, is its input."""
         command = [str(part) for part in (sys.executable, "-I", "-S", SCRIPT, *arguments)]
         if source:
-            endless = f"while {shlex.join(map(str, source))}; do :; done | {shlex.join(command)}"
+            endless = f"while :; do {shlex.join(map(str, source))}; done | {shlex.join(command)}"
             command = ["sh", "-c", endless]
         # The group is entered before anything is done, so that no process and no page is counted elsewhere.
         enter = "".join(f"echo $$ > {file}; " for file in self._group.process_files())
@@ -51,18 +50,3 @@ def without_groups() -> str | None:
     """Why this machine can't have a fault that needs control groups; None where it can."""
     reason = cgroups.unavailable()
     return None if reason is None else f"this fault needs limits on CPU, memory and disk, but {reason}"
-
-
-def forget_files(directory: Path) -> None:
-    """Drop the cached pages of all files below `directory`, wherever they are accounted (written ones stay)."""
-    for path in directory.rglob("*"):
-        try:
-            file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-        except OSError:
-            continue  # a link, or gone meanwhile
-        try:
-            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
-        except OSError:
-            continue  # not a file that has pages
-        finally:
-            os.close(file)

@@ -7,18 +7,16 @@ from collections.abc import Sequence
 from random import Random
 from typing import ClassVar, Final
 
-from kintsugi_dev.servers.binaries import DEBIAN_POSTGRES
 from kintsugi_ml.lab.faults import parameters
 from kintsugi_ml.lab.faults.base import Effect, Fault, Trial
 from kintsugi_ml.lab.faults.hogs import Hogs, without_groups
 from kintsugi_ml.lab.world import Groups, World
 
 STEP_SECONDS = 4.0
-SPARE: Final = 80 * 2**20
-"""Bytes of page cache that are always left: below that a statement's memory could bring in the kernel's OOM killer."""
-BACKUP_TOOL: Final = DEBIAN_POSTGRES / "15/bin/pg_basebackup"
-BACKUP_VERSIONS: Final = range(13, 16)
-"""pg_basebackup refuses servers newer than itself."""
+NEIGHBOUR_CPUS = 0.1
+SPARE: Final = 40 * 2**20
+"""Bytes left for the page cache and for what statements need. Should it not be enough, the kernel's OOM killer takes
+the hog, which asks to be the first to go."""
 
 
 class _HostFault(Fault):
@@ -75,7 +73,7 @@ class IoSaturation(_HostFault):
         """A faster disk."""
         targets = self.world.targets
         return (
-            Trial("scale", right=True, parameters={"disk": 1.0}),
+            Trial("scale", right=True, parameters={"disk": 2.0}),
             parameters.CHECKPOINT,
             Trial("scale", right=False, parameters={"cpus": 2.0}),
             parameters.resize_pool(self.world),
@@ -113,6 +111,7 @@ class CpuHog(_HostFault):
         if action != "limit-neighbour":
             raise ValueError(f"{self.name} has no remedy {action!r}; it has limit-neighbour")
         self.groups.hogs.cpu_shares(2)
+        self.groups.hogs.cpu_quota(NEIGHBOUR_CPUS)
 
     def trials(self) -> Sequence[Trial]:
         """Give the database its CPUs back."""
@@ -122,7 +121,7 @@ class CpuHog(_HostFault):
             parameters.analyze_table(self.world, targets.lookup_table),
             parameters.resize_pool(self.world),
             parameters.DISCARD_PLANS,
-            Trial("scale", right=False, parameters={"disk": 2.0}),
+            Trial("scale", right=False, parameters={"memory": 2.0}),
         )
 
 
@@ -160,25 +159,15 @@ class Backup(_HostFault):
     root: ClassVar[str] = "host-io"
     effect: ClassVar[Effect] = Effect(client=1.5, signal="wal_sync_latency", factor=3.0)
 
-    @classmethod
-    def unavailable(cls, world: World) -> str | None:
-        """It needs Debian's pg_basebackup and a server that this one talks to."""
-        if (reason := without_groups()) is not None:
-            return reason
-        if not BACKUP_TOOL.exists() or world.primary.version not in BACKUP_VERSIONS:
-            return f"{BACKUP_TOOL} is not there or does not talk to PostgreSQL {world.primary.version}"
-        return None
-
     async def inject(self, ramp: float) -> None:
         """Start it, at full speed or faster and faster; one backup follows the other."""
+        session = await self.session("backup", user="postgres")
+        await session.execute("SELECT pg_backup_start('lab', true)")
         self.hogs = Hogs(self.groups.primary, self.world.directory)
-        pace = self.groups.disk.write_bytes * self.scaled(0.8, 2.0)
+        pace = self.groups.disk.write_bytes * self.scaled(0.5, 1.2)
         await self.hogs.start(
-            *("copy", self.world.directory / "backup.tar", pace, ramp, round(self.scaled(2, 8))),
-            source=(
-                *(BACKUP_TOOL, "-d", self.world.primary.dsn(application_name="base_backup")),
-                *("-D", "-", "--format=tar", "--wal-method=none", "--checkpoint=fast", "--no-manifest"),
-            ),
+            *("copy", self.world.directory / "backup.tar", pace, ramp, round(self.scaled(1, 4))),
+            source=("tar", "--create", "--file=-", "--ignore-failed-read", self.world.primary.data),
         )
 
     async def remedy(self, action: str) -> None:

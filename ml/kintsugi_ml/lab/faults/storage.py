@@ -9,9 +9,10 @@ from typing import ClassVar, Final
 
 import asyncpg
 
+from kintsugi_ml.lab.cgroups import forget_files
 from kintsugi_ml.lab.faults import parameters
 from kintsugi_ml.lab.faults.base import LOST, Effect, Fault, Trial
-from kintsugi_ml.lab.faults.hogs import forget_files, without_groups
+from kintsugi_ml.lab.faults.hogs import without_groups
 from kintsugi_ml.lab.world import World
 
 IMPORT: Final = """\
