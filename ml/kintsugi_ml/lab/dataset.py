@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from kintsugi.domain.frame import Floats, Frame
 from kintsugi_ml.lab import splits
+from kintsugi_ml.lab.logs import Line, LogTrack
 from kintsugi_ml.lab.manifest import (
     FILE,
     VERSION,
@@ -53,26 +54,16 @@ TIME_DIGITS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Logs:
-    """What the server logged. `times` `[T]` Unix seconds, `counts` `[T, C]`, `lines` (Unix time, class, template)."""
-
-    classes: tuple[str, ...]
-    times: Floats
-    counts: NDArray[np.int64]
-    lines: tuple[tuple[float, str, str], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Run:
     """One recorded run, read back."""
 
     entry: Entry
     frame: Frame
     truth: Track
-    logs: Logs
+    logs: LogTrack
 
 
-def write_run(directory: Path, run: Entry, frame: Frame, truth: Track, logs: Logs) -> Entry:
+def write_run(directory: Path, run: Entry, frame: Frame, truth: Track, logs: LogTrack) -> Entry:
     """Write a run; returns its entry with the files' names and SHA-256. A run is there when its JSON file is."""
     if run.injected_at is None:
         raise ValueError(f"run {run.id} has no injected_at, which its times are counted from; use write_entry")
@@ -128,7 +119,7 @@ def read_run(directory: Path, run: Entry) -> Run:
         run,
         Frame(signals, times, values, ~np.isnan(values), INTERVAL),
         Track(truth_times, measures, truth),
-        Logs(classes, log_times, counts.astype(np.int64), _lines(directory / str(run.lines_file), run.injected_at)),
+        LogTrack(log_times, classes, counts.astype(np.int64), _lines(directory / str(run.lines_file), run.injected_at)),
     )
 
 
@@ -183,7 +174,7 @@ def _numbers(times: Floats, names: Sequence[str], values: Floats) -> bytes:
     return _parquet(pa.table(columns), split=list(columns))
 
 
-def _counts(logs: Logs, zero: float) -> bytes:
+def _counts(logs: LogTrack, zero: float) -> bytes:
     columns = {name: logs.counts[:, i].astype(np.int32) for i, name in enumerate(logs.classes)}
     return _parquet(pa.table({"time": (logs.times - zero).astype(np.float32), **columns}), split=["time"])
 
@@ -229,7 +220,7 @@ def _matrix(path: Path, zero: float) -> tuple[Floats, tuple[str, ...], Floats]:
     return times, names, np.column_stack(columns[1:]) if names else np.empty((len(times), 0))
 
 
-def _lines(path: Path, zero: float) -> tuple[tuple[float, str, str], ...]:
+def _lines(path: Path, zero: float) -> tuple[Line, ...]:
     columns = _table(path).to_pydict()
     rows = zip(columns["time"], columns["class"], columns["template"], strict=True)
-    return tuple((round(zero + time, TIME_DIGITS), name, template) for time, name, template in rows)
+    return tuple(Line(round(zero + time, TIME_DIGITS), name, template) for time, name, template in rows)

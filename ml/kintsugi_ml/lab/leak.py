@@ -97,7 +97,8 @@ def stratified_auc(positive: Sequence[Summary], negative: Sequence[Summary], whe
     if not totals:
         return np.full(len(_part(positive[0], where)), np.nan)
     wins, pairs = np.sum([pair[0] for pair in totals], axis=0), np.sum([pair[1] for pair in totals], axis=0)
-    return np.divide(wins, pairs, out=np.full(len(wins), np.nan), where=pairs > 0)
+    areas: Floats = np.divide(wins, pairs, out=np.full(len(wins), np.nan), where=pairs > 0)
+    return areas
 
 
 def check(runs: Iterable[Summary], signals: Sequence[str]) -> Report:

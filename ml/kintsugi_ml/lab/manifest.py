@@ -88,8 +88,9 @@ class RemedyEntry(_Open):
 
 
 class OutcomeEntry(_Open):
-    """What came of it; `restored_after` in seconds from the remedy, None when the run ended first."""
+    """What came of it, see `outcome.Outcome`; `restored_after` in seconds from the remedy, None: not before the end."""
 
+    felt: bool = True
     restored_after: Number = None
     harm: bool = False
 

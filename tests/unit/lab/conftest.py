@@ -12,7 +12,8 @@ import pytest
 
 from kintsugi.domain.frame import Frame
 from kintsugi.engines import catalogue
-from kintsugi_ml.lab.dataset import Logs, write_run
+from kintsugi_ml.lab.dataset import write_run
+from kintsugi_ml.lab.logs import Line, LogTrack
 from kintsugi_ml.lab.manifest import NULL, Entry, GateEntry, OutcomeEntry, RemedyEntry
 from kintsugi_ml.lab.parts import Parts
 from kintsugi_ml.lab.truth.measures import MEASURES, Track
@@ -54,7 +55,7 @@ class Recording:
     entry: Entry
     frame: Frame
     truth: Track
-    logs: Logs
+    logs: LogTrack
 
     def signal(self, name: str, start: float, end: float, value: float) -> None:
         """Set a signal between two moments, in seconds since the injection."""
@@ -76,9 +77,9 @@ def a_recording(entry: Entry | None = None, seed: int = 0, before: int = 30, aft
     truth = np.abs(random.normal(1.0, 0.1, (len(sampled), len(names)))) * [measure.floor for measure in MEASURES]
     classes = ("lock_wait", "slow_statement", "other")
     counts = random.poisson(0.3, (len(times), len(classes)))
-    lines = tuple((float(time) + 0.5, "lock_wait", "process # still waiting for ShareLock") for time in times[::5])
+    lines = tuple(Line(float(time) + 0.5, "lock_wait", "process # still waiting for ShareLock") for time in times[::5])
     frame = Frame(SIGNALS, times, values, ~np.isnan(values), 1.0)
-    return Recording(entry or an_entry(), frame, Track(sampled, names, truth), Logs(classes, times, counts, lines))
+    return Recording(entry or an_entry(), frame, Track(sampled, names, truth), LogTrack(times, classes, counts, lines))
 
 
 @pytest.fixture
