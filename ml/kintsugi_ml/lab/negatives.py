@@ -111,6 +111,9 @@ class GentleBackup(Negative):
         """Stop the tool."""
         if self._process is not None:
             await asyncio.to_thread(self._process.stop)
+            # The server's side waits for a checkpoint and does not notice.
+            end = "SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity WHERE application_name = $1"
+            await self.world.sql(end, self.application)
         await self.world.reset("checkpoint_completion_target")
         await super().lift()
 
@@ -146,6 +149,8 @@ class Deploy(Negative):
             new = await self.session(self.application)
             for _ in range(self.prepared):
                 await new.prepare(f"SELECT * FROM {to.hot_table} WHERE {to.hot_key} = $1")
+            # Only the end of a statement makes a session idle again.
+            await new.execute("SELECT 1")
             await asyncio.sleep(self.random.uniform(0.5, 1.5))
             await old.close()
             self._sessions.remove(old)

@@ -15,7 +15,6 @@ from kintsugi_dev.servers.process import Process
 from kintsugi_dev.servers.roles import MONITOR
 from kintsugi_ml.lab import cgroups
 from kintsugi_ml.lab.faults.base import LOST
-from kintsugi_ml.lab.faults.hogs import SCRIPT
 from kintsugi_ml.lab.world import World
 
 DUTY: Final = 0.2
@@ -27,6 +26,18 @@ while True:
     while time.perf_counter() < end:
         pass
     time.sleep({0.05 * (1 - DUTY)})
+"""
+DISK_SCRIPT: Final = """
+import os, sys, time
+path, pace = sys.argv[1], float(sys.argv[2])
+block = os.urandom(65536)
+file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_DSYNC)
+number = 0
+while True:
+    began = time.monotonic()
+    os.pwrite(file, block, number % 256 * len(block))
+    number += 1
+    time.sleep(max(0.0, began + len(block) / pace - time.monotonic()))
 """
 WRITE_BYTES: Final = 1.0e6
 """Bytes per second of the `disk` noise; a thirtieth of what the primary may write."""
@@ -60,11 +71,11 @@ async def cpu(world: World, random: Random, stack: contextlib.AsyncExitStack) ->
 
 
 async def disk(world: World, random: Random, stack: contextlib.AsyncExitStack) -> None:
-    """A process that writes a little, past the page cache."""
+    """A process that writes a little, and each block through to the disk."""
     pace = WRITE_BYTES * random.uniform(0.5, 1.5)
     file = world.directory / "noise.bin"
     stack.callback(file.unlink, missing_ok=True)
-    await _process(world, stack, "noise-disk", str(SCRIPT), "write", str(file), str(pace))
+    await _process(world, stack, "noise-disk", "-c", DISK_SCRIPT, str(file), str(pace))
 
 
 async def scrapes(world: World, random: Random, stack: contextlib.AsyncExitStack) -> None:

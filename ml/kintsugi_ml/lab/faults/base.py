@@ -94,9 +94,14 @@ class Fault(ABC):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
+        # A server process at work does not notice that its client has gone: it must be ended at the server.
+        pids = [session.get_server_pid() for session in self._sessions if not session.is_closed()]
         for session in self._sessions:
             session.terminate()
         self._sessions.clear()
+        if pids:
+            with contextlib.suppress(*LOST):
+                await self.world.sql("SELECT pg_terminate_backend(pid, 2000) FROM unnest($1::int[]) AS pid", pids)
 
     async def repair(self) -> None:
         """Put back what lifting leaves behind (dropped indexes, bloat, extra rows)."""
@@ -113,7 +118,7 @@ class Fault(ABC):
         return low + (high - low) * self.severity
 
     def background(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run beside the recording until it ends by itself or the fault is lifted; errors of a lost session are meant."""
+        """Run beside the recording until it ends by itself or the fault is lifted; a lost session ends it, too."""
 
         async def guarded() -> None:
             with contextlib.suppress(*LOST):
@@ -122,6 +127,8 @@ class Fault(ABC):
         task = asyncio.create_task(guarded())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        # Lifted before it has begun, the work was never awaited, and Python would complain.
+        task.add_done_callback(lambda _: work.close())
 
     async def session(self, application: str, *, user: str | None = None, **settings: str) -> asyncpg.Connection:
         """A session straight at the primary as the application's user (`user`: another), closed by `lift`."""
