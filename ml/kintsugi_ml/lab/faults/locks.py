@@ -17,8 +17,8 @@ HOT_ROWS: Final = 10
 WORK: Final = "SELECT pg_sleep($1) FROM (SELECT sum(n) FROM generate_series(1, 50000) AS n) AS computed"
 """What a batch job does between two locks: some computing, then a wait for something else; state `active`."""
 WORK_SECONDS: Final = 5.0
-TABLE_SHARE: Final = 0.3
-"""So many of the batch jobs end by locking the whole table against writers."""
+TABLES_SHARE: Final = 0.3
+"""So many of the batch jobs lock whole tables against writers instead of rows."""
 
 
 class _HotRows(ServiceFault):
@@ -40,34 +40,29 @@ class _HotRows(ServiceFault):
 
 
 class LockContention(_HotRows):
-    """Severity: how many of the ten hot rows are locked, 3 to 10."""
+    """Severity: how many of the ten hot rows are locked, 3 to 10; or how many tables, 1 to 3."""
 
     name: ClassVar[str] = "lock-contention"
-    title: ClassVar[str] = "a batch job locks the busiest rows and works on in the same transaction"
+    title: ClassVar[str] = "a batch job locks the busiest rows, or whole tables, and works on in the same transaction"
     effect: ClassVar[Effect] = Effect(client=2.0, signal="lock_waiters", factor=3.0)
     application: ClassVar[str] = "nightly-correction"
     deadlock_timeout: ClassVar[str] = "60s"
 
     async def inject(self, ramp: float) -> None:
-        """Lock the rows one after the other, over `ramp` seconds; in some runs the table at the end."""
-        keys = sorted(self.keys()[: round(self.scaled(3, HOT_ROWS))])
-        table = self.random.random() < TABLE_SHARE
+        """Take the locks one after the other, over `ramp` seconds."""
+        locks = self._tables() if self.random.random() < TABLES_SHARE else self._rows()
         session = await self.open()
         await session.execute("BEGIN")
-        if ramp > 0:
-            self.background(self._take(session, keys, table, ramp / (len(keys) + table)))
-            return
-        await self._take(session, keys, table, 0.0)
-        self.background(_work(session))
+        self.background(_lock(session, locks, ramp / len(locks)))
 
-    async def _take(self, session: asyncpg.Connection, keys: Sequence[int], table: bool, pause: float) -> None:
-        for key in keys:
-            await session.execute(self.update(), key)
-            await session.execute(WORK, pause)
-        if table:
-            await session.execute(f"LOCK TABLE {self.world.targets.hot_table} IN SHARE ROW EXCLUSIVE MODE")
-        if pause > 0:
-            await _work(session)
+    def _rows(self) -> list[str]:
+        keys = sorted(self.keys()[: round(self.scaled(3, HOT_ROWS))])
+        return [self.update().replace("$1", str(key)) for key in keys]
+
+    def _tables(self) -> list[str]:
+        to = self.world.targets
+        tables = list(dict.fromkeys((to.hot_table, to.write_table, "jobs")))[: round(self.scaled(1, 3))]
+        return [f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE" for table in tables]
 
     def trials(self) -> Sequence[Trial]:
         """End the job's session."""
@@ -142,7 +137,10 @@ class Deadlocks(_HotRows):
         return [Trial("limit-role", True, {"role": ROLE, "limit": 0}), *self.useless()]
 
 
-async def _work(session: asyncpg.Connection) -> None:
-    """Be busy for good."""
+async def _lock(session: asyncpg.Connection, locks: Sequence[str], pause: float) -> None:
+    """Take the locks, busy in between and, with all of them, for good."""
+    for lock in locks:
+        await session.execute(lock)
+        await session.execute(WORK, pause)
     while True:
         await session.execute(WORK, WORK_SECONDS)

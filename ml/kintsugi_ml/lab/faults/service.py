@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Final
+from random import Random
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import asyncpg
 
 from kintsugi_ml.lab.faults import parameters
 from kintsugi_ml.lab.faults.base import Fault
+
+if TYPE_CHECKING:
+    from kintsugi_ml.lab.world import World
 
 ROLE, PASSWORD = "jobs", "jobs"
 
@@ -22,7 +26,9 @@ _SET_ROLE: Final = (
     f"ALTER ROLE {ROLE} CONNECTION LIMIT -1",
     f"ALTER ROLE {ROLE} SET deadlock_timeout = '{{deadlock_timeout}}'",
 )
-_END: Final = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1"
+_END: Final = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1 AND application_name = ANY ($2)"
+)
 
 
 class ServiceFault(Fault):
@@ -33,6 +39,10 @@ class ServiceFault(Fault):
     deadlock_timeout: ClassVar[str] = "500ms"
     """A long one makes the application's sessions the victims, since they look for the deadlock first."""
 
+    def __init__(self, world: World, severity: float, random: Random) -> None:
+        super().__init__(world, severity, random)
+        self._applications: set[str] = set()
+
     async def prepare(self) -> None:
         """The role, without limits."""
         await self.world.sql(_MAKE_ROLE)
@@ -40,9 +50,9 @@ class ServiceFault(Fault):
             await self.world.sql(statement.format(deadlock_timeout=self.deadlock_timeout))
 
     async def lift(self) -> None:
-        """End its sessions at the server, too: one that computes or sleeps would not notice that its client has gone."""
+        """End its sessions at the server, too: one that computes or sleeps doesn't notice that its client has gone."""
         await super().lift()
-        await self.world.sql(_END, ROLE)
+        await self.world.sql(_END, ROLE, list(self._applications))
 
     async def repair(self) -> None:
         """Take back a limit that a remedy has set."""
@@ -50,12 +60,14 @@ class ServiceFault(Fault):
 
     async def open(self, application: str | None = None, **settings: str) -> asyncpg.Connection:
         """A session of the service straight at the primary, closed by `lift`."""
+        name = application or self.application
+        self._applications.add(name)
         connection = await asyncpg.connect(
             self.world.direct_dsn(ROLE),
             password=PASSWORD,
             timeout=10,
             statement_cache_size=0,
-            server_settings={"application_name": application or self.application, **settings},
+            server_settings={"application_name": name, **settings},
         )
         self._sessions.append(connection)
         return connection

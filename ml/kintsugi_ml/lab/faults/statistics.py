@@ -28,7 +28,10 @@ UPDATE tasks SET state = '{PENDING}' WHERE id IN (
 
 
 class StaleStatistics(Fault):
-    """Severity: 4,000 to 16,000 of the 40,000 tasks become pending, where the planner expects hardly any."""
+    """Severity: 4,000 to 16,000 of the 40,000 tasks become pending, where the planner expects hardly any.
+
+    People look: 1 to 4 overviews a second in addition, which with fresh statistics are nothing.
+    """
 
     name: ClassVar[str] = "stale-statistics"
     title: ClassVar[str] = "thousands of tasks are opened again, and statistics from before make a terrible plan"
@@ -43,6 +46,7 @@ class StaleStatistics(Fault):
 
     async def inject(self, ramp: float) -> None:
         """Open them again, at once or in batches over `ramp` seconds."""
+        await self.world.load.control(rate_factor=1.0, extra={"overview": self.scaled(1, 4)})
         session = await self.session("workflow-import")
         if ramp > 0:
             self.background(self._reopen(session, ramp))
@@ -54,6 +58,11 @@ class StaleStatistics(Fault):
         async for level in self.grow(ramp, self.step_seconds):
             missing = round(total * level) - len(self._reopened)
             self._reopened += [row["id"] for row in await session.fetch(REOPEN, first, missing)]
+
+    async def lift(self) -> None:
+        """As few overviews as usual; the tasks stay open until `repair`."""
+        await super().lift()
+        await self.world.load.control(rate_factor=1.0, extra={})
 
     async def repair(self) -> None:
         """The tasks as they were, with statistics that say so and without the dead rows."""
