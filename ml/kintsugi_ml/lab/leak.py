@@ -1,7 +1,8 @@
 """Does one signal alone give a class away? And does it before anything was injected?
 
 A signal's AUC is the probability that a run of the class shows more of it than another run does, .5 when it says
-nothing. Runs are compared only within the same workload, level and server, so that an uneven plan looks like nothing.
+nothing. Runs are compared only within the same workload, level and server, so that an uneven plan looks like nothing
+(with null runs, which are few, within the same workload).
 A run is one number per signal and part, three ways: the mean, the peak, and the share of samples that are missing;
 windows of the same run are no independent witnesses.
 
@@ -18,7 +19,6 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kintsugi.domain.frame import Floats, Frame
 from kintsugi_ml.lab.expected import EXPECTED
@@ -41,10 +41,10 @@ class Summary:
     normal: Floats
     fault: Floats
 
-    @property
-    def stratum(self) -> tuple[str, str, int]:
-        """What else than its class sets a run apart."""
-        return self.entry.workload, self.entry.level, self.entry.server
+    def stratum(self, fine: bool) -> tuple[str, ...]:
+        """What else than its class sets a run apart; only its workload unless `fine`."""
+        entry = self.entry
+        return (entry.workload, entry.level, str(entry.server)) if fine else (entry.workload,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +87,16 @@ def auc(positive: Floats, negative: Floats) -> tuple[Floats, Floats]:
     return wins, usable.sum(axis=(0, 1)).astype(np.float64)
 
 
-def stratified_auc(positive: Sequence[Summary], negative: Sequence[Summary], where: Where) -> Floats:
+def stratified_auc(
+    positive: Sequence[Summary], negative: Sequence[Summary], where: Where, *, fine: bool = True
+) -> Floats:
     """AUC `[3 S]` over the pairs that share a stratum; NaN where there is no such pair."""
     totals: list[tuple[Floats, Floats]] = []
-    for stratum in sorted({run.stratum for run in positive}):
-        ours, theirs = (_matrix(runs, stratum, where) for runs in (positive, negative))
+    for stratum in sorted({run.stratum(fine) for run in positive}):
+        ours, theirs = (
+            np.array([_part(run, where) for run in runs if run.stratum(fine) == stratum])
+            for runs in (positive, negative)
+        )
         if len(ours) and len(theirs):
             totals.append(auc(ours, theirs))
     if not totals:
@@ -121,7 +126,7 @@ def check(runs: Iterable[Summary], signals: Sequence[str]) -> Report:
             continue
         faults = [run for run in others if run.entry.fault != NULL]
         giveaways += _found(fault, "fault", stratified_auc(own, faults, "fault"), signals, GIVEAWAY_AUC, len(own))
-        against_nulls = _found(fault, "fault", stratified_auc(own, nulls, "fault"), signals, 0.5, len(own))
+        against_nulls = _found(fault, "fault", stratified_auc(own, nulls, "fault", fine=False), signals, 0.5, len(own))
         if against_nulls:
             effects = dict(zip(signals, _effects(own, nulls), strict=True))
             seen[fault] = max(against_nulls, key=lambda finding: (abs(finding.auc - 0.5), effects[finding.signal]))
@@ -159,10 +164,6 @@ def _numbers(frame: Frame) -> Floats:
     peak = np.where(frame.mask, frame.values, -np.inf).max(axis=0, initial=-np.inf)
     share = missing.mean(axis=0) if len(frame) else np.full(len(measured), np.nan)
     return np.concatenate([mean, np.where(np.isfinite(peak), peak, np.nan), share])
-
-
-def _matrix(runs: Sequence[Summary], stratum: tuple[str, str, int], where: Where) -> NDArray[np.float64]:
-    return np.array([_part(run, where) for run in runs if run.stratum == stratum])
 
 
 def _part(run: Summary, where: Where) -> Floats:
