@@ -84,20 +84,17 @@ class PoolExhaustion(Fault):
     async def _worker(self) -> None:
         while True:
             with contextlib.suppress(*LOST):
-                await self._transactions(await self._connect())
+                await self._transactions()
             await asyncio.sleep(0.2)
 
-    async def _connect(self) -> asyncpg.Connection:
+    async def _transactions(self) -> None:
+        # Not one of `_sessions`: what it has for a pid is the pooler's invention, and nothing to end at the server.
         connection = await asyncpg.connect(
             self.world.pooled_dsn(),
             timeout=10,
             statement_cache_size=0,
             server_settings={"application_name": "payments"},
         )
-        self._sessions.append(connection)
-        return connection
-
-    async def _transactions(self, connection: asyncpg.Connection) -> None:
         try:
             while True:
                 async with connection.transaction():
@@ -105,7 +102,6 @@ class PoolExhaustion(Fault):
                     await asyncio.sleep(self.held_seconds)
         finally:
             connection.terminate()
-            self._sessions.remove(connection)
 
     async def repair(self) -> None:
         """The pool's configured size."""

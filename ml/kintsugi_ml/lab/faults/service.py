@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from random import Random
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import asyncpg
 
 from kintsugi_ml.lab.faults import parameters
 from kintsugi_ml.lab.faults.base import Fault
-
-if TYPE_CHECKING:
-    from kintsugi_ml.lab.world import World
 
 ROLE, PASSWORD = "jobs", "jobs"
 
@@ -26,9 +22,6 @@ _SET_ROLE: Final = (
     f"ALTER ROLE {ROLE} CONNECTION LIMIT -1",
     f"ALTER ROLE {ROLE} SET deadlock_timeout = '{{deadlock_timeout}}'",
 )
-_END: Final = (
-    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1 AND application_name = ANY ($2)"
-)
 
 
 class ServiceFault(Fault):
@@ -39,20 +32,11 @@ class ServiceFault(Fault):
     deadlock_timeout: ClassVar[str] = "500ms"
     """A long one makes the application's sessions the victims, since they look for the deadlock first."""
 
-    def __init__(self, world: World, severity: float, random: Random) -> None:
-        super().__init__(world, severity, random)
-        self._applications: set[str] = set()
-
     async def prepare(self) -> None:
         """The role, without limits."""
         await self.world.sql(_MAKE_ROLE)
         for statement in _SET_ROLE:
             await self.world.sql(statement.format(deadlock_timeout=self.deadlock_timeout))
-
-    async def lift(self) -> None:
-        """End its sessions at the server, too: one that computes or sleeps doesn't notice that its client has gone."""
-        await super().lift()
-        await self.world.sql(_END, ROLE, list(self._applications))
 
     async def repair(self) -> None:
         """Take back a limit that a remedy has set."""
@@ -60,14 +44,12 @@ class ServiceFault(Fault):
 
     async def open(self, application: str | None = None, **settings: str) -> asyncpg.Connection:
         """A session of the service straight at the primary, closed by `lift`."""
-        name = application or self.application
-        self._applications.add(name)
         connection = await asyncpg.connect(
             self.world.direct_dsn(ROLE),
             password=PASSWORD,
             timeout=10,
             statement_cache_size=0,
-            server_settings={"application_name": name, **settings},
+            server_settings={"application_name": application or self.application, **settings},
         )
         self._sessions.append(connection)
         return connection
