@@ -50,6 +50,7 @@ class Work:
 
     world: World
     parameters: Mapping[str, Any]
+    right: bool = False
     steps: list[str] = field(default_factory=list)
     undo: list[Undo] = field(default_factory=list)
     effects: dict[str, float] = field(default_factory=dict)
@@ -133,7 +134,8 @@ async def drop_redundant_index(work: Work) -> None:
         (row,) = await work.sql("SELECT pg_get_indexdef($1::text::regclass) AS made", arguments=[index])
         # CONCURRENTLY waits for everybody else's transactions, and that counts as waiting for a lock.
         await work.sql("SET lock_timeout = 0", f"DROP INDEX CONCURRENTLY {index}")
-        work.undo.append(Undo("sql", row["made"]))
+        if not work.right:  # what was rightly dropped shall not come back
+            work.undo.append(Undo("sql", row["made"]))
         work.count("indexes_dropped", 1)
 
 
@@ -195,7 +197,9 @@ async def limit_role(work: Work) -> None:
     role, limit = str(work.given("role")), int(work.given("limit"))
     (row,) = await work.sql("SELECT rolconnlimit AS former FROM pg_roles WHERE rolname = $1", arguments=[role])
     alter = f"ALTER ROLE {quote_identifier(role)} CONNECTION LIMIT"
-    work.undo.append(Undo("sql", f"{alter} {row['former']}"))
+    # The role may be a fault's own and gone with it.
+    there = f"EXISTS (SELECT FROM pg_roles WHERE rolname = {quote_literal(role)})"
+    work.undo.append(Undo("sql", f"DO $$ BEGIN IF {there} THEN {alter} {row['former']}; END IF; END $$"))
     await work.sql(f"{alter} {limit}")
     youngest = f"SELECT pid FROM pg_stat_activity WHERE usename = {quote_literal(role)} ORDER BY backend_start"
     (row,) = await work.sql(_TERMINATE.format(f"pid IN ({youngest} OFFSET {limit})"))

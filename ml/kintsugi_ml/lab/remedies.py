@@ -79,7 +79,7 @@ def healer(world: World) -> Patient:
 async def carry_out(trial: Trial, fault: Fault, world: World, healer_of_run: Patient | None = None) -> Applied:
     """Do it, within `DEADLINE_SECONDS`. Never raises for what a server may do: `ok` and `error` say so."""
     started = time.time()
-    work = Work(world, dict(trial.parameters))
+    work = Work(world, dict(trial.parameters), trial.right)
     proposals: list[str] = []
     error: str | None = None
     deadline = asyncio.timeout(DEADLINE_SECONDS)

@@ -171,6 +171,16 @@ async def _state(world: World) -> Mapping[str, Any]:
     }
 
 
+async def test_nothing_is_put_back_where_the_fault_has_taken_its_own_things_away(bank: World) -> None:
+    await bank.sql("CREATE ROLE passing LOGIN")
+    await bank.sql("CREATE INDEX redundant ON accounts (balance)")
+    limited = await carry_out(Trial("limit-role", True, {"role": "passing", "limit": 0}), idle(bank), bank)
+    dropped = await carry_out(Trial("drop-redundant-index", True, {"indexes": ["redundant"]}), idle(bank), bank)
+    await bank.sql("DROP ROLE passing")
+    assert [await put_back(limited, bank), await put_back(dropped, bank)] == [[], []]
+    assert await value(bank, "SELECT to_regclass('redundant')") is None
+
+
 @pytest.mark.parametrize(
     "trial",
     [
