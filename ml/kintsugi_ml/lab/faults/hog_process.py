@@ -1,7 +1,7 @@
 """What a hog does, as a process of its own: run by path, with the standard library only, so that it is tiny.
 
 hog_process.py burn                        use one CPU
-hog_process.py memory BYTES BYTES/S        take so much memory, at that pace, and keep it
+hog_process.py memory BYTES BYTES/S        take so much memory, at that pace, then give back and take
 hog_process.py copy FILE BYTES/S RAMP JOBS write standard input to FILE in so many threads, past the page cache, at a
 pace that is reached after RAMP seconds; FILE stays below 256 MB
 """
@@ -17,6 +17,8 @@ from pathlib import Path
 
 BLOCK = 256 * 1024
 FILE_BLOCKS = 1024
+CHURNED = 128 * 2**20
+CHURN_SECONDS = 2.0
 
 
 def burn() -> None:
@@ -26,16 +28,26 @@ def burn() -> None:
 
 
 def take_memory(size: int, pace: float) -> None:
-    """Touch `size` bytes at `pace` bytes per second, then keep them until killed."""
+    """Touch `size` bytes at `pace` bytes per second; then give a part back and take it again, until killed.
+
+    What is given back fills with cached blocks at once, which have to go again: like a heap that is collected.
+    """
     # Should memory run out in spite of all care, this process is the one to go.
     Path("/proc/self/oom_score_adj").write_text("1000")
-    memory = mmap.mmap(-1, size)
-    started = time.monotonic()
-    for start in range(0, size, BLOCK):
-        memory[start : start + BLOCK] = b"x" * (min(start + BLOCK, size) - start)
-        time.sleep(max(0.0, started + start / pace - time.monotonic()))
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    _touch(memory, 0, pace)
+    kept = max(0, size - CHURNED) // BLOCK * BLOCK
     while True:
-        time.sleep(3600)
+        memory.madvise(mmap.MADV_DONTNEED, kept)
+        _touch(memory, kept, CHURNED / CHURN_SECONDS)
+
+
+def _touch(memory: mmap.mmap, first: int, pace: float) -> None:
+    started = time.monotonic()
+    for start in range(first, len(memory), BLOCK):
+        end = min(start + BLOCK, len(memory))
+        memory[start:end] = b"x" * (end - start)
+        time.sleep(max(0.0, started + (start - first) / pace - time.monotonic()))
 
 
 class Copy:

@@ -14,7 +14,7 @@ from kintsugi_ml.lab.world import Groups, World
 
 STEP_SECONDS = 4.0
 NEIGHBOUR_CPUS = 0.1
-SPARE: Final = 40 * 2**20
+SPARE: Final = 24 * 2**20
 """Bytes left for the page cache and for what statements need. Should it not be enough, the kernel's OOM killer takes
 the hog, which asks to be the first to go."""
 
@@ -136,7 +136,7 @@ class MemoryPressure(_HostFault):
     async def inject(self, ramp: float) -> None:
         """Start the process that takes memory: in two seconds, or over the ramp."""
         self.hogs = Hogs(self.groups.primary, self.world.directory)
-        left = SPARE * self.scaled(2.0, 1.0)
+        left = self.scaled(2 * SPARE, SPARE)
         size = round(self.groups.memory - self.groups.primary.memory_fixed() - left)
         await self.hogs.start("memory", size, size / (ramp or 2.0))
 
@@ -164,7 +164,7 @@ class Backup(_HostFault):
         session = await self.session("backup", user="postgres")
         await session.execute("SELECT pg_backup_start('lab', true)")
         self.hogs = Hogs(self.groups.primary, self.world.directory)
-        pace = self.groups.disk.write_bytes * self.scaled(0.5, 1.2)
+        pace = self.groups.disk.write_bytes * self.scaled(0.9, 2.0)
         await self.hogs.start(
             *("copy", self.world.directory / "backup.tar", pace, ramp, round(self.scaled(1, 4))),
             source=("tar", "--create", "--file=-", "--ignore-failed-read", self.world.primary.data),

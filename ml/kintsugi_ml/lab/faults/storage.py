@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Sequence
 from typing import ClassVar, Final
 
@@ -35,8 +36,8 @@ BEGIN LOOP
     PERFORM pg_sleep(0.05 / least(1, 0.05 + extract(epoch FROM clock_timestamp() - began) / {ramp}));
 END LOOP; END $$"""
 """Reads a table through shared buffers, a tenth at a time: one tenth a second at first, two tables in the end."""
-EVICTIONS, EVICTION_SECONDS = 4, 9.0
-"""So often, and so far apart, are the caches emptied by an abrupt loss: the last time shortly before a remedy."""
+EVICTING_SECONDS: Final = 28.0
+"""So long are the caches emptied again and again by an abrupt loss; a remedy comes later (run.Timing)."""
 
 
 class BulkInsert(Fault):
@@ -69,7 +70,8 @@ class BulkInsert(Fault):
         streams = round(self.scaled(2, 7))
         async for level in self.grow(ramp):
             while len(self._streams) < level * streams:
-                session = await self.session("nightly-import")
+                # A cancellation that hits a wait for the replica ends only that wait, and the loop would go on.
+                session = await self.session("nightly-import", synchronous_commit="local")
                 self._streams.append(session)
                 self.background(self._import(session))
 
@@ -129,8 +131,9 @@ class ColdCache(Fault):
         await asyncio.to_thread(self._drop_page_cache)
 
     async def _evict_again(self) -> None:
-        for _ in range(EVICTIONS - 1):
-            await asyncio.sleep(EVICTION_SECONDS)
+        pause = self.scaled(9.0, 4.0)
+        for _ in range(int(EVICTING_SECONDS / pause)):
+            await asyncio.sleep(pause)
             await self._evict()
 
     async def _read(self, session: asyncpg.Connection, ramp: float) -> None:
@@ -150,6 +153,7 @@ class ColdCache(Fault):
 
     def _drop_page_cache(self) -> None:
         assert self.world.groups is not None
+        os.sync()  # unsaved pages stay
         self.world.groups.primary.drop_page_cache()
         forget_files(self.world.primary.data / "base")
 

@@ -15,6 +15,8 @@ from kintsugi_ml.lab.world import DATABASE, World
 
 STORM_PAGES = 3000
 """24 MB: more than half of `max_wal_size`, so that full-page images alone bring on the next checkpoint."""
+STORM_ROW_BYTES = 3500
+"""Two versions of one row fill a page: a full-page image leaves out what is free."""
 STORM_BATCH = 50
 STORM_SESSIONS = 3
 OUTBOX_ROLE = OUTBOX_PASSWORD = "lab_outbox"
@@ -40,12 +42,14 @@ class CheckpointStorm(Fault):
         await self.world.sql("DROP TABLE IF EXISTS lab_balances")
         await self.world.sql(
             "CREATE TABLE lab_balances (id int PRIMARY KEY, amount int, note text)"
-            " WITH (fillfactor = 20, autovacuum_enabled = off)"
+            " WITH (fillfactor = 50, autovacuum_enabled = off)"
         )
         await self.world.sql("ALTER TABLE lab_balances OWNER TO app")
         await self.world.sql("ALTER TABLE lab_balances ALTER note SET STORAGE plain")
         await self.world.sql(
-            "INSERT INTO lab_balances SELECT id, 0, repeat('x', 1000) FROM generate_series(1, $1) id", STORM_PAGES
+            "INSERT INTO lab_balances SELECT id, 0, repeat('x', $2) FROM generate_series(1, $1) id",
+            STORM_PAGES,
+            STORM_ROW_BYTES,
         )
         await self.world.sql("CHECKPOINT")
 
