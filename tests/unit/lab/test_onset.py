@@ -15,6 +15,7 @@ from kintsugi_ml.lab.truth.measures import MEASURES, Gauge, Measure, Samples, Tr
 from kintsugi_ml.lab.truth.onset import moves, onsets, returned
 
 PARTS = Parts(normal=1000.0, injected=1030.0, remedied=1065.0, lifted=1070.0, ended=1090.0)
+NOBODY = Requests(np.empty(0), np.empty(0), np.empty(0, dtype=bool))
 TIMES = np.arange(PARTS.normal, PARTS.ended, 0.125)
 
 
@@ -55,6 +56,14 @@ def test_only_the_side_that_hurts_counts() -> None:
 
 def test_a_spike_shorter_than_a_second_is_no_onset() -> None:
     assert found(np.where((TIMES >= 1033.0) & (TIMES < 1033.5), 50.0, 0.0), a_measure())[0] is None
+
+
+def test_a_burst_is_no_onset_though_a_rate_looks_back_at_it_for_a_second() -> None:
+    measure = next(measure for measure in MEASURES if measure.name == "wal_bytes")
+    burst = Samples(TIMES, {"wal_position": np.where(TIMES >= 1033.0, 50e6, 0.0)})
+    on = Samples(TIMES, {"wal_position": np.maximum(TIMES - 1033.0, 0.0) * 50e6})
+    assert found(track(burst, NOBODY, [measure]).values[:, 0], measure)[0] is None
+    assert found(track(on, NOBODY, [measure]).values[:, 0], measure)[0] == pytest.approx(3.125)
 
 
 def test_a_change_below_the_floor_is_no_onset() -> None:
@@ -116,7 +125,7 @@ def _columns() -> Iterator[str]:
 
 def test_a_counter_becomes_a_rate_and_a_reset_a_gap() -> None:
     counter = np.where(TIMES < 1040.0, (TIMES - 1000.0) * 3e6, (TIMES - 1040.0) * 3e6)
-    made = track(Samples(TIMES, {"wal_position": counter}), Requests(np.empty(0), np.empty(0), np.empty(0, dtype=bool)))
+    made = track(Samples(TIMES, {"wal_position": counter}), NOBODY)
     rate = made.column("wal_bytes")
     assert rate[16] == pytest.approx(3e6)
     assert np.isnan(rate[(TIMES >= 1040.0) & (TIMES < 1040.9)]).all()

@@ -14,7 +14,7 @@ import numpy as np
 
 from kintsugi.domain.frame import Floats
 from kintsugi.domain.signals import Hurts
-from kintsugi_ml.lab.clienttrack import Requests, client_track
+from kintsugi_ml.lab.clienttrack import WINDOW_SECONDS, Requests, client_track
 
 RATE_SECONDS: Final = 1.0
 """A rate looks back so far: PostgreSQL's backends report their counters once a second at most (PGSTAT_MIN_INTERVAL)."""
@@ -66,6 +66,13 @@ class Measure:
     formula: Formula
     origin: str
     decides: bool = True
+
+    @property
+    def memory(self) -> float:
+        """How many seconds a sample looks back: so long is a moment's burst seen after it."""
+        if isinstance(self.formula, str):
+            return WINDOW_SECONDS
+        return RATE_SECONDS if isinstance(self.formula, Rate) else 0.0
 
 
 def _gauge(name: str, component: str, unit: str, floor: float, origin: str, hurts: Hurts = UP) -> Measure:

@@ -1,8 +1,9 @@
 """When a component left its normal band, and when it was back: one rule for all components and all runs.
 
 A measure's band is the median of the run's normal part plus or minus max(6 × 1.4826 × MAD, its floor), only on the side
-that hurts. It has left the band at the first sample outside from which, for one second, three quarters of what was
-measured are outside; a component with its first measure. A second of which less than half was measured says nothing.
+that hurts. It has left the band at the first sample outside from which, for one second and as long as the measure
+itself looks back, three quarters of what was measured are outside; a component with its first measure. A stretch of
+which less than half was measured says nothing.
 Only what leaves between injection and remedy counts: what begins later may be the remedy's doing. What was already
 outside at the injection has to come back first.
 """
@@ -82,14 +83,14 @@ def band(values: Floats, measure: Measure) -> Band | None:
     )
 
 
-def away(times: Floats, values: Floats, normal: Band) -> Bools:
-    """Where a measure leaves its band or stays outside, `[T]`: the sample and three quarters of the second it opens."""
+def away(times: Floats, values: Floats, normal: Band, stay: float) -> Bools:
+    """Where a measure leaves its band or stays outside, `[T]`: a sample and three quarters of the `stay` s it opens."""
     measured = ~np.isnan(values)
     outside = measured & ((values < normal.low) | (values > normal.high))
-    ends = np.searchsorted(times, times + STAY_SECONDS)
+    ends = np.searchsorted(times, times + stay)
     starts = np.arange(len(times))
     seen, out = (_count(flags, starts, ends) for flags in (measured, outside))
-    result: Bools = outside & (seen >= MEASURED_SHARE * STAY_SECONDS * RATE) & (out >= STAY_SHARE * seen)
+    result: Bools = outside & (seen >= MEASURED_SHARE * stay * RATE) & (out >= STAY_SHARE * seen)
     return result
 
 
@@ -98,7 +99,8 @@ def _move(track: Track, parts: Parts, measure: Measure) -> Move | None:
     times, values = track.times[within], track.column(measure.name)[within]
     if (normal := band(values[times < parts.injected], measure)) is None:
         return None
-    gone = away(times, values, normal)
+    stay = STAY_SECONDS + measure.memory
+    gone = away(times, values, normal, stay)
     fault = int(np.searchsorted(times, parts.injected))
     start = fault
     while 0 < start < len(gone) and gone[start - 1] and gone[start]:
@@ -108,16 +110,16 @@ def _move(track: Track, parts: Parts, measure: Measure) -> Move | None:
         return None
     onset = times[start + candidates[0]] - parts.injected
     last = int(np.flatnonzero(gone)[-1])
-    back = _back(times, values, normal, last)
+    back = _back(times, values, normal, last, stay)
     return Move(float(onset), measure.name, None if back is None else back - parts.injected)
 
 
-def _back(times: Floats, values: Floats, normal: Band, last: int) -> float | None:
+def _back(times: Floats, values: Floats, normal: Band, last: int, stay: float) -> float | None:
     """The first moment after the last stay outside from which a whole second was measured inside before the end."""
     inside = (values >= normal.low) & (values <= normal.high)
     outside = ~np.isnan(values) & ~inside
-    stay = (times > times[last] - 1e-9) & (times < times[last] + STAY_SECONDS) & outside
-    after = np.flatnonzero(inside & (times > times[np.flatnonzero(stay)[-1]]))
+    stretch = (times >= times[last]) & (times < times[last] + stay) & outside
+    after = np.flatnonzero(inside & (times > times[np.flatnonzero(stretch)[-1]]))
     if len(after) == 0 or times[-1] - times[after[0]] < STAY_SECONDS:
         return None
     return float(times[after[0]])
