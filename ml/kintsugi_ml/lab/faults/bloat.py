@@ -25,9 +25,9 @@ ROWS_A_BATCH: Final = 5000
 
 
 class Bloat(ServiceFault):
-    """Severity: 60,000 to 250,000 dead jobs at the height of it; a hundredth of it is added each second after.
+    """Severity: 150,000 to 500,000 dead jobs at the height of it; a hundredth of it is added each second after.
 
-    The queue is busier for the application, too: 4 to 16 jobs a second in addition, nothing for a clean table.
+    The queue is busier for the application, too: 6 to 20 jobs a second in addition, nothing for a clean table.
     """
 
     name: ClassVar[str] = "bloat"
@@ -41,12 +41,12 @@ class Bloat(ServiceFault):
         snapshot = await self.open()
         await snapshot.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         await snapshot.fetch("SELECT state FROM jobs LIMIT 1")
-        jobs = self.scaled(4, 16)
+        jobs = self.scaled(6, 20)
         await self.world.load.control(rate_factor=1.0, extra={"enqueue": jobs, "dequeue": jobs})
         self.background(self._turn_over(await self.open("thumbnails"), ramp))
 
     async def _turn_over(self, workers: asyncpg.Connection, ramp: float) -> None:
-        total, done = round(self.scaled(60_000, 250_000)), 0
+        total, done = round(self.scaled(150_000, 500_000)), 0
         async for level in self.grow(ramp, STEP_SECONDS):
             while done < round(total * level):
                 done += await _batch(workers, min(ROWS_A_BATCH, round(total * level) - done))

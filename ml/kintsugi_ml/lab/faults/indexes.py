@@ -36,7 +36,7 @@ DROP_SECONDS: Final = 2.0
 class MissingIndex(Fault):
     """Abrupt: the commonest read's index. Ramped: `search` needs one, and there are more and more searches.
 
-    Severity, ramped: up to 8 to 30 searches a second in addition.
+    Severity, ramped: up to 20 to 90 searches a second in addition.
     """
 
     name: ClassVar[str] = "missing-index"
@@ -67,7 +67,7 @@ class MissingIndex(Fault):
                 return
 
     async def _search(self, ramp: float) -> None:
-        rate = self.scaled(8, 30)
+        rate = self.scaled(20, 90)
         async for level in self.grow(ramp):
             await self.world.load.control(rate_factor=1.0, extra={"search": rate * level})
 

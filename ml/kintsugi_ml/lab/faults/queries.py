@@ -8,7 +8,7 @@ from typing import ClassVar, Final
 
 import asyncpg
 
-from kintsugi_ml.lab.faults.base import Effect, Fault, Trial
+from kintsugi_ml.lab.faults.base import Effect, Trial
 from kintsugi_ml.lab.faults.parameters import CHECKPOINT, DISCARD_PLANS, analyze_table, resize_pool, tune_setting
 from kintsugi_ml.lab.faults.service import ServiceFault
 
@@ -51,40 +51,57 @@ async def _compute(session: asyncpg.Connection) -> None:
     await session.execute(CARTESIAN)
 
 
-class TempSpill(Fault):
+WITHOUT_TASK: Final = """
+SELECT count(*) FROM task_parts WHERE id BETWEEN $1::bigint AND $1::bigint + $2::bigint - 1
+AND task_id NOT IN (SELECT id + 0 FROM tasks)
+"""
+"""With 4 MB the tasks' keys are hashed in memory, some 10 ms. With 64 kB they are written to a temporary file, which is
+read from its beginning for each of the parts."""
+PARTS: Final = 200_000
+PAUSE_SECONDS: Final = 0.15
+
+
+class TempSpill(ServiceFault):
     """Root query-engine, not storage: a statement's memory is what is wrong; its temporary files are what follows.
 
-    Severity: 6 to 24 reports a second in addition, at the height of it.
+    Severity: how many checks of 50 to 250 parts run beside one another, 2 to 6; each rests for a moment after each.
     """
 
     name: ClassVar[str] = "temp-spill"
-    title: ClassVar[str] = "work_mem has been set so low that sorts and hashes go to temporary files"
+    title: ClassVar[str] = "work_mem has been set so low that checks and sorts go to temporary files"
     root: ClassVar[str] = "query-engine"
-    effect: ClassVar[Effect] = Effect(client=1.5, signal="temp_bytes", factor=3.0)
+    effect: ClassVar[Effect] = Effect(client=1.5, signal="statement_latency", factor=2.0)
+    application: ClassVar[str] = "reconciliation"
     starved: ClassVar[str] = "64kB"
 
     async def inject(self, ramp: float) -> None:
-        """Too little memory at once; more and more reports over `ramp` seconds."""
+        """Too little memory at once; more and more checks over `ramp` seconds."""
         await self.world.configure(work_mem=self.starved)
-        self.background(self._report(ramp))
+        count = round(self.scaled(2, 6))
+        self.background(self._start(count, ramp / count))
 
-    async def _report(self, ramp: float) -> None:
-        rate = self.scaled(6, 24)
-        async for level in self.grow(ramp):
-            await self.world.load.control(rate_factor=1.0, extra={"report": rate * level})
+    async def _start(self, count: int, pause: float) -> None:
+        for _ in range(count):
+            self.background(self._check(await self.open()))
+            await asyncio.sleep(pause)
+
+    async def _check(self, session: asyncpg.Connection) -> None:
+        parts = round(self.scaled(50, 250))
+        while True:
+            await session.fetchval(WITHOUT_TASK, self.random.randint(1, PARTS - parts), parts)
+            await asyncio.sleep(PAUSE_SECONDS)
 
     async def lift(self) -> None:
-        """The former setting and the former number of reports."""
-        await super().lift()
+        """The former setting, and no more checks."""
         await self.world.reset("work_mem")
-        await self.world.load.control(rate_factor=1.0, extra={})
+        await super().lift()
 
     def trials(self) -> Sequence[Trial]:
         """The default again."""
         return [
             tune_setting("work_mem", "4MB", right=True),
             tune_setting("effective_io_concurrency", "16"),
-            analyze_table(self.world, self.world.targets.big_table),
+            analyze_table(self.world, "task_parts"),
             resize_pool(self.world),
             CHECKPOINT,
         ]
