@@ -1,7 +1,8 @@
 """What is measured of each component at 8 Hz, and how the sampler's raw numbers become it.
 
 Floors are the smallest change that could matter on the lab's machine (two cores, 16 pooled connections, a disk of
-30–60 MB/s): of sessions one more than chance puts there, of time a tenth, of bytes a tenth of what the disk does.
+30–60 MB/s): of sessions one more than chance puts there, of time a tenth, of bytes a tenth of what the disk
+does, of rows what a fiftieth of a core reads.
 """
 
 from __future__ import annotations
@@ -90,6 +91,7 @@ MEASURES: Final[tuple[Measure, ...]] = (
     Measure("client_failed", "client", "ratio", UP, 0.05, "failed_share", "requests.csv: failed of half a second"),
     _gauge("on_cpu_sessions", "query-engine", "sessions", 2.0, f"{ACTIVITY}: active, waiting for nothing"),
     _gauge("longest_statement", "query-engine", "s", 1.0, f"{ACTIVITY}: oldest active statement of a client"),
+    Measure("rows_read", "query-engine", "rows/s", UP, 200_000.0, Rate("rows_read"), f"{DATABASE}.tup_returned"),
     _gauge("answer_time", "query-engine", "s", 0.1, "how long the sampler's own question has waited for its answer"),
     _gauge("modified_ratio", "planner-statistics", "ratio", 0.25, f"{TABLES}: rows modified since analyze / live rows"),
     _context(

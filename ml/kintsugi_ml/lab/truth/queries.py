@@ -46,7 +46,8 @@ SELECT on_cpu_sessions::float8, coalesce(longest_statement, 0)::float8 AS longes
   CASE WHEN NOT pg_is_in_recovery() THEN pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::float8 END
     AS wal_position,
   d.blks_read::float8 AS blocks_read, d.blks_hit::float8 AS blocks_hit, (d.blks_hit + d.blks_read)::float8
-    AS blocks_asked, d.temp_bytes::float8, d.blk_read_time / 1000 AS block_read_seconds
+    AS blocks_asked, d.temp_bytes::float8,
+  d.tup_returned::float8 AS rows_read, d.blk_read_time / 1000 AS block_read_seconds
 FROM a, pg_stat_database d WHERE d.datname = current_database()"""
 
 REPLICA: Final = """
@@ -89,6 +90,7 @@ PRIMARY_COLUMNS: Final = (
     "blocks_hit",
     "blocks_asked",
     "temp_bytes",
+    "rows_read",
     "block_read_seconds",
 )
 TABLES_COLUMNS: Final = ("dead_rows", "modified_ratio", "statistics_age")
