@@ -20,6 +20,8 @@ OK: Final = "ok"
 WINDOW_SECONDS: Final = 0.5
 """What one sample of the client track looks back at: some twenty requests at the lab's rates."""
 FIELDS: Final = 4
+TAIL_BYTES: Final = 200_000
+"""Some thousand lines, which is ten seconds and more at the lab's rates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,7 @@ class Requests:
     latency: Floats
     ok: Bools
     kinds: tuple[str, ...] = ()
+    outcomes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.scheduled)
@@ -38,7 +41,11 @@ class Requests:
         """Those that were due in `start <= t < end`."""
         first, last = np.searchsorted(self.scheduled, (start, end))
         return Requests(
-            self.scheduled[first:last], self.latency[first:last], self.ok[first:last], self.kinds[first:last]
+            self.scheduled[first:last],
+            self.latency[first:last],
+            self.ok[first:last],
+            self.kinds[first:last],
+            self.outcomes[first:last],
         )
 
 
@@ -72,6 +79,13 @@ def read(path: Path) -> Requests:
         return parse(file)
 
 
+def read_tail(path: Path, size: int = TAIL_BYTES) -> Requests:
+    """The newest requests: those in the last `size` bytes of a `requests.csv`."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - size))
+        return parse(file.read().decode(errors="replace").splitlines(keepends=True)[1:])
+
+
 def parse(lines: Iterable[str]) -> Requests:
     """Lines of `scheduled_unix,kind,latency_seconds,outcome`; a header, damaged lines and a cut last one are not."""
     rows = sorted(row for line in lines if (row := _row(line)) is not None)
@@ -80,6 +94,7 @@ def parse(lines: Iterable[str]) -> Requests:
         np.array([row[2] for row in rows], dtype=np.float64),
         np.array([row[3] == OK for row in rows], dtype=np.bool_),
         tuple(row[1] for row in rows),
+        tuple(row[3] for row in rows),
     )
 
 

@@ -9,14 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
-from kintsugi_ml.lab.parts import Form, Planned
+from kintsugi_ml.lab.parts import Planned
+
+T = TypeVar("T")
 
 NULL: Final = "null"
-LEVELS: Final[tuple[Literal["low", "high"], ...]] = ("low", "high")
+Level = Literal["low", "high"]
+Remedied = Literal["right", "wrong", "nothing"]
+LEVELS: Final[tuple[Level, ...]] = ("low", "high")
 PATTERNS: Final = ("steady", "wave", "spikes", "growth")
-REMEDIES: Final[tuple[Literal["right", "wrong", "nothing"], ...]] = ("right", "wrong", "right", "nothing", "wrong")
+REMEDIES: Final[tuple[Remedied, ...]] = ("right", "wrong", "nothing", "right", "wrong", "right", "nothing")
+NEGATIVE_REMEDIES: Final[tuple[Remedied, ...]] = ("nothing", "wrong")
 NULLS_PER_PASS: Final = 2
 COMPOUNDS_PER_PASS: Final = 2
 NEGATIVES_PER_PASS: Final = 6
@@ -36,39 +41,67 @@ class Classes:
 
 def plan(classes: Classes, *, passes: int, seed: int, servers: Sequence[int]) -> list[Planned]:
     """All runs in the order in which they are carried out: pass by pass, in blocks of one workload and level."""
+    forms = {
+        name: _cycle(classes.forms.get(name, ("abrupt",)), passes, f"{seed}/form/{name}") for name in _names(classes)
+    }
+    remedies = {name: _cycle(_remedies(classes, name), passes, f"{seed}/remedy/{name}") for name in _names(classes)}
     runs: list[Planned] = []
     for number in range(passes):
         random = Random(f"{seed}/{number}")
-        drawn = list(_pass(classes, number, random))
-        blocks: dict[tuple[str, str], list[tuple[str, str | None]]] = {}
-        for index, (fault, second) in enumerate(drawn):
-            workload = classes.workloads[(index + number) % len(classes.workloads)]
-            level = LEVELS[(index // len(classes.workloads) + number) % 2]
-            blocks.setdefault((workload, level), []).append((fault, second))
-        order = sorted(blocks)
-        random.shuffle(order)
-        for workload, level in order:
-            members = blocks[workload, level]
-            random.shuffle(members)
+        for workload, level, members in _blocks(classes, number, random):
             for fault, second in members:
-                known = len(runs)
                 runs.append(
                     Planned(
-                        id=f"p{number}-{known:03d}-{fault}",
+                        id=f"p{number}-{len(runs):03d}-{fault}" + (f"+{second}" if second else ""),
                         fault=fault,
-                        form=_form(classes, fault, number, known),
+                        form="ramped" if forms[fault][number] == "ramped" else "abrupt",
                         workload=workload,
-                        level="low" if level == "low" else "high",
+                        level=level,
                         pattern=random.choice(PATTERNS),
                         severity=round(random.uniform(0.25, 1.0), 2),
                         seed=random.randrange(2**31),
-                        remedy="nothing" if fault == NULL else _remedy(classes, fault, number),
+                        remedy=remedies[fault][number],
                         server=servers[number % len(servers)],
                         second=second,
                         noise=random.choice(list(classes.noises)) if random.random() < NOISE_SHARE else None,
                     )
                 )
     return runs
+
+
+Drawn = tuple[str, str | None]
+
+
+def _blocks(classes: Classes, number: int, random: Random) -> Iterator[tuple[str, Level, list[Drawn]]]:
+    """One block per workload; the classes change their workload from pass to pass, the workloads their level."""
+    workloads = list(classes.workloads)
+    levels = [LEVELS[index % 2] for index in range(len(workloads))]
+    random.shuffle(levels)
+    members: dict[str, list[Drawn]] = {workload: [] for workload in workloads}
+    for index, drawn in enumerate(_pass(classes, number, random)):
+        members[workloads[(index + number) % len(workloads)]].append(drawn)
+    order = list(zip(workloads, levels, strict=True))
+    random.shuffle(order)
+    for workload, level in order:
+        random.shuffle(members[workload])
+        yield workload, level, members[workload]
+
+
+def _names(classes: Classes) -> list[str]:
+    return [*classes.faults, *classes.negatives, NULL]
+
+
+def _remedies(classes: Classes, name: str) -> tuple[Remedied, ...]:
+    if name == NULL:
+        return ("nothing",)
+    return NEGATIVE_REMEDIES if name in classes.negatives else REMEDIES
+
+
+def _cycle(values: Sequence[T], length: int, seed: str) -> list[T]:
+    """`length` values, each as often as the others, in an order that goes with nothing else."""
+    drawn = [values[index % len(values)] for index in range(length)]
+    Random(seed).shuffle(drawn)
+    return drawn
 
 
 def blocks(runs: Sequence[Planned]) -> Iterator[list[Planned]]:
@@ -95,15 +128,3 @@ def _pass(classes: Classes, number: int, random: Random) -> Iterator[tuple[str, 
     for _ in range(COMPOUNDS_PER_PASS):
         first, second = random.sample(faults, 2)
         yield first, second
-
-
-def _form(classes: Classes, fault: str, number: int, known: int) -> Form:
-    forms = classes.forms.get(fault, ("abrupt",))
-    index = classes.faults.index(fault) if fault in classes.faults else known
-    return "ramped" if forms[(number + index) % len(forms)] == "ramped" else "abrupt"
-
-
-def _remedy(classes: Classes, fault: str, number: int) -> Literal["right", "wrong", "nothing"]:
-    if fault in classes.negatives:
-        return ("nothing", "wrong")[number % 2]  # type: ignore[return-value]
-    return REMEDIES[(number + classes.faults.index(fault)) % len(REMEDIES)]

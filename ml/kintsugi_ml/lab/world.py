@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -106,6 +107,10 @@ class World:
             return self.primary.dsn(DATABASE, APP, APP_PASSWORD)
         return self.primary.dsn(DATABASE, user)
 
+    def current_dsn(self) -> str:
+        """Whoever is primary now, after a failover the former replica; as `postgres`."""
+        return (self.primary if self.primary.running else self.replica).dsn(DATABASE)
+
     def pooled_dsn(self) -> str:
         """Through the pooler, as clients come."""
         return self.pooler.dsn(DATABASE, APP)
@@ -151,7 +156,6 @@ class Groups:
     device: str
     disk: Disk = DISK
     memory: int = MEMORY
-    _made: list[Group] = field(default_factory=list)
 
     def limit(self) -> None:
         """Put the limits (back) to what is normal."""
@@ -223,9 +227,9 @@ def world(
 def _groups(directory: Path, stack: ExitStack) -> Groups | None:
     if cgroups.unavailable() is not None:
         return None
-    made = {name: stack.enter_context(cgroups.group(name)) for name in ("primary", "replica", "hogs")}
+    primary, replica, hogs = (stack.enter_context(cgroups.group(name)) for name in ("primary", "replica", "hogs"))
     directory.mkdir(parents=True, exist_ok=True)
-    return Groups(**made, device=cgroups.device_of(directory))
+    return Groups(primary, replica, hogs, device=cgroups.device_of(directory))
 
 
 def _primary(directory: Path, workload: Workload, server: int) -> PostgreSQL:
@@ -240,6 +244,9 @@ def _primary(directory: Path, workload: Workload, server: int) -> PostgreSQL:
     primary.stop("fast")
     shutil.rmtree(primary.data)
     subprocess.run(["cp", "-a", "--reflink=auto", template / "data", primary.data], check=True)
+    # Pages cached by cp would not count for the primary's group: its memory limit would mean nothing.
+    os.sync()
+    cgroups.forget_files(primary.data)
     (primary.data / "log").mkdir(exist_ok=True)
     hand_over(primary.data / "log")
     primary.launch()

@@ -1,0 +1,160 @@
+"""`make lab`: carry out what of the plan is not there yet, block by block, and write each run as it ends.
+
+Interrupted anywhere it goes on where it stopped: a run is there when its JSON file is. A void run (too much foreign
+CPU) and one in which a server crashed are kept, marked, and repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import shutil
+import signal
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import FrameType
+
+from kintsugi_dev.servers.errors import ServerError
+from kintsugi_ml.lab import classes, recording, run
+from kintsugi_ml.lab.cpu import accounted
+from kintsugi_ml.lab.parts import Planned
+from kintsugi_ml.lab.plan import blocks
+from kintsugi_ml.lab.recording import Verdict
+from kintsugi_ml.lab.truth.sampler import TruthSampler
+from kintsugi_ml.lab.world import World, world
+
+ATTEMPTS = 3
+"""How often a run that was void or crashed is tried in all."""
+SETTLED_SECONDS = 3.0
+RETURN_SECONDS = 25.0
+FREE_BYTES = 4 * 2**30
+
+
+class LabError(Exception):
+    """The lab can't go on: what happened, and what to do."""
+
+
+@dataclass
+class Session:
+    """One call of `make lab`. `say` prints a line; `until` is a Unix time after which no run is begun."""
+
+    directory: Path
+    planned: Sequence[Planned]
+    say: Callable[[str], None]
+    until: float = float("inf")
+    url: str | None = None
+    took: list[float] = field(default_factory=list)
+
+    def go(self) -> int:
+        """Carry out what is missing; returns how many runs that count there are now."""
+        _enough_disk()
+        with _only_one(self.directory), accounted(), _stoppable():
+            for block in blocks(self._missing()):
+                if time.time() > self.until:
+                    break
+                self._block(block)
+        return sum(state.status == "counts" for state in recording.states(self.directory).values())
+
+    def _missing(self) -> list[Planned]:
+        """What of the plan is not recorded; a repeated run gets a number, so that the earlier one stays."""
+        known = recording.states(self.directory)
+        missing = []
+        for planned in self.planned:
+            names = [planned.id, *(f"{planned.id}.{number}" for number in range(2, ATTEMPTS + 1))]
+            free = next((name for name in names if name not in known or not known[name].repeat), None)
+            if free is not None and free not in known:
+                missing.append(replace(planned, id=free))
+        return missing
+
+    def _block(self, block: list[Planned]) -> None:
+        """Runs that share a world, until one leaves it dirty; the rest then get a new one."""
+        left = block
+        while left and time.time() < self.until:
+            first = left[0]
+            directory = Path(tempfile.mkdtemp(prefix="kintsugi-lab-"))
+            directory.chmod(0o755)
+            try:
+                with world(directory, first.workload, first.level, server=first.server, seed=first.seed) as made:
+                    left = self._in_world(made, left)
+            except ServerError as error:
+                self.say(f"  the servers of {first.workload} did not start: {error}")
+                recording.write_crashed(self.directory, first, str(error))
+                left = left[1:]
+            finally:
+                shutil.rmtree(directory, ignore_errors=True)
+
+    def _in_world(self, made: World, left: list[Planned]) -> list[Planned]:
+        """Carry out runs in this world; returns those that are left when it is dirty or time is up."""
+        with TruthSampler.start(made) as sampler:
+            while left and time.time() < self.until:
+                planned, left = left[0], left[1:]
+                if (reason := classes.unavailable(planned, made)) is not None:
+                    recording.write_skipped(self.directory, planned, reason)
+                    self.say(f"  {planned.fault} is skipped: {reason}")
+                    continue
+                began = time.time()
+                verdict, dirty = asyncio.run(self._one(planned, made, sampler))
+                self.took.append(time.time() - began)
+                self._report(verdict)
+                if dirty:
+                    break
+        return left
+
+    async def _one(self, planned: Planned, made: World, sampler: TruthSampler) -> tuple[Verdict, bool]:
+        course = await run.carry_out(planned, made)
+        verdict = await recording.record(self.directory, course, made, sampler)
+        return verdict, course.dirty or not await settled(made)
+
+    def _report(self, verdict: Verdict) -> None:
+        known = recording.states(self.directory)
+        done = sum(not state.repeat for state in known.values())
+        left = max(0, len(self.planned) - done) * statistics.fmean(self.took[-10:])
+        self.say(f"{done:3}/{len(self.planned)} {verdict.line()} · {left / 3600:.1f} h left")
+
+
+async def settled(made: World) -> bool:
+    """Whether the clients are served again, for three seconds on end; the next run needs a world that is well."""
+    deadline = time.time() + RETURN_SECONDS
+    while time.time() < deadline:
+        await asyncio.sleep(1)
+        if made.primary.running and made.replica.running and recording.served(made, SETTLED_SECONDS):
+            return True
+    return False
+
+
+def _enough_disk() -> None:
+    free = shutil.disk_usage(tempfile.gettempdir()).free
+    if free < FREE_BYTES:
+        raise LabError(
+            f"{tempfile.gettempdir()} has {free / 2**30:.1f} GiB left and the servers need 4; make room or set TMPDIR"
+        )
+
+
+@contextlib.contextmanager
+def _only_one(directory: Path) -> Iterator[None]:
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LabError(f"another lab is recording into {directory}; let it end, or stop it") from None
+        yield
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM ends like Ctrl-C does: servers stopped, what is recorded kept."""
+
+    def interrupt(_: int, __: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
