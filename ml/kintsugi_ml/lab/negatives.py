@@ -86,9 +86,9 @@ class GentleBackup(Negative):
     _process: Process | None = None
 
     async def inject(self, ramp: float) -> None:
-        """Start the tool; the checkpoint before it is spread over some seconds instead of minutes."""
+        """Start the tool; the checkpoint before it is spread over half a minute instead of five."""
         del ramp
-        await self.world.configure(checkpoint_completion_target=0.05)
+        await self.world.configure(checkpoint_completion_target=0.1)
         tool = postgres_binaries(self.world.primary.version) / "pg_basebackup"
         rate = f"{round(self.scaled(2048, 5120))}k"
         dsn = self.world.primary.dsn(DATABASE, application_name=self.application)
