@@ -91,7 +91,7 @@ class CpuHog(_HostFault):
 
     async def inject(self, ramp: float) -> None:
         """Start the neighbour's processes at once, or one after another."""
-        self.groups.hogs.cpu_shares(round(self.scaled(1024, 8192)))
+        self.groups.hogs.cpu_shares(round(self.scaled(512, 4096)))
         self.hogs = Hogs(self.groups.hogs, self.world.directory)
         if ramp == 0:
             await self._burn(self.hogs, 1.0)

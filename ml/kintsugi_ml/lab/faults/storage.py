@@ -142,14 +142,12 @@ class ColdCache(Fault):
 
     async def _reclaim(self, ramp: float, reading: asyncio.Task[None]) -> None:
         """Drop the page cache ever more often while the export reads: it stands for a table too large for memory."""
-        due = 0.0
-        levels = self.grow(ramp)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         while not reading.done():
-            due += await anext(levels, 1.0) / self.scaled(6, 2)
-            if due >= 1:
-                due -= 1
-                await asyncio.to_thread(self._drop_page_cache)
-            await asyncio.sleep(1)
+            level = min(1.0, (loop.time() - began + 1) / ramp)
+            await asyncio.sleep(min(self.scaled(1.5, 0.5) / level, ramp / 4))
+            await asyncio.to_thread(self._drop_page_cache)
 
     def _drop_page_cache(self) -> None:
         assert self.world.groups is not None

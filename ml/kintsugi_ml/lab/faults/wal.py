@@ -55,7 +55,7 @@ class CheckpointStorm(Fault):
 
     async def inject(self, ramp: float) -> None:
         """Set the limit to its minimum and start the load; ramped, the load grows."""
-        await self.world.configure(max_wal_size="32MB", min_wal_size="32MB", checkpoint_timeout="30s")
+        await self.world.configure(max_wal_size="32MB", min_wal_size="32MB")
         self._rate = 0.0
         self.background(self._grow(ramp))
         for _ in range(STORM_SESSIONS):
@@ -63,7 +63,7 @@ class CheckpointStorm(Fault):
 
     async def _grow(self, ramp: float) -> None:
         async for level in self.grow(ramp):
-            self._rate = level * self.scaled(2000, 6000) / STORM_SESSIONS
+            self._rate = level * self.scaled(1500, 4500) / STORM_SESSIONS
 
     async def _settle(self, session: asyncpg.Connection) -> None:
         loop = asyncio.get_running_loop()
@@ -76,7 +76,7 @@ class CheckpointStorm(Fault):
 
     async def lift(self) -> None:
         """Put the settings back, end the load."""
-        await self.world.reset("max_wal_size", "min_wal_size", "checkpoint_timeout")
+        await self.world.reset("max_wal_size", "min_wal_size")
         await super().lift()
 
     async def repair(self) -> None:
