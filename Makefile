@@ -56,7 +56,7 @@ lab-check: setup ## Run one fault from scratch and compare it with the recorded 
 
 .PHONY: lab-card
 lab-card: setup ## Assemble the manifest, check for leaks, draw the pictures and fill the tables of docs/lab.md
-	@$(PYTHON) -m kintsugi_ml.lab card
+	@$(PYTHON) -m kintsugi_ml.lab.card
 
 .PHONY: cluster-up
 cluster-up: setup ## Start the development cluster with the chart installed; writes out/cluster/kubeconfig

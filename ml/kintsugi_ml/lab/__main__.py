@@ -1,4 +1,4 @@
-"""`python -m kintsugi_ml.lab`: record the data set, check one fault against it, list the plan, fill the card."""
+"""`python -m kintsugi_ml.lab`: record the data set, list what is planned, check one fault against what is recorded."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import time
 from pathlib import Path
 
 from kintsugi_ml.lab import classes
+from kintsugi_ml.lab.card import DATA_SET
+from kintsugi_ml.lab.check import check
+from kintsugi_ml.lab.manifest import DatasetError
 from kintsugi_ml.lab.parts import Planned
 from kintsugi_ml.lab.plan import NULL, plan
 from kintsugi_ml.lab.session import LabError, Session
+from kintsugi_ml.lab.workloads import WORKLOADS
 
-DATA_SET = Path(__file__).resolve().parents[3] / "data" / "lab-v1"
 PASSES = 7
 SEED = 1
 SERVERS = (15, 18)
@@ -24,7 +27,7 @@ def main() -> int:
     try:
         status: int = arguments.run(arguments)
         return status
-    except LabError as error:
+    except (LabError, DatasetError) as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -61,21 +64,36 @@ def _list(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _check(arguments: argparse.Namespace) -> int:
+    for name, value, there in (
+        ("--fault", arguments.fault, [*classes.FAULTS, *classes.NEGATIVES]),
+        ("--workload", arguments.workload, list(WORKLOADS)),
+    ):
+        if value not in there:
+            raise LabError(f"{name} must be one of {', '.join(there)}; {value or 'nothing'!r} was given")
+    return check(arguments.directory, arguments.fault, arguments.workload, _say)
+
+
 def _say(line: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m kintsugi_ml.lab", description=__doc__)
+    parser.add_argument("--directory", type=Path, default=DATA_SET, help="the data set (default data/lab-v1)")
     commands = parser.add_subparsers(required=True)
-    for name, run, about in (("run", _run, "record what of the plan is missing"), ("plan", _list, "list the plan")):
-        command = commands.add_parser(name, help=about)
-        command.set_defaults(run=run)
-        command.add_argument("--directory", type=Path, default=DATA_SET, help=f"the data set (default {DATA_SET})")
+    record = commands.add_parser("run", help="record what of the plan is missing")
+    record.set_defaults(run=_run)
+    record.add_argument("--minutes", type=float, help="begin no run after so many minutes")
+    planned = commands.add_parser("plan", help="list what is planned")
+    planned.set_defaults(run=_list)
+    for command in (record, planned):
         command.add_argument("--passes", type=int, default=PASSES, help="how often each class comes")
         command.add_argument("--fault", action="append", help="only this class (may be repeated)")
-        if name == "run":
-            command.add_argument("--minutes", type=float, help="begin no run after so many minutes")
+    one = commands.add_parser("check", help="one fault from scratch, compared with the recorded runs")
+    one.set_defaults(run=_check)
+    one.add_argument("--fault", required=True)
+    one.add_argument("--workload", required=True)
     return parser
 
 

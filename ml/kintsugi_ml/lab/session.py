@@ -32,6 +32,8 @@ ATTEMPTS = 3
 """How often a run that was void or crashed is tried in all."""
 SETTLED_SECONDS = 3.0
 RETURN_SECONDS = 25.0
+WARM_SECONDS = 12.0
+"""What a server that has just started needs until its caches are warm and its clients' pools filled."""
 FREE_BYTES = 4 * 2**30
 
 
@@ -91,6 +93,7 @@ class Session:
     def _in_world(self, made: World, left: list[Planned]) -> list[Planned]:
         """Carry out runs in this world; returns those that are left when it is dirty or time is up."""
         with TruthSampler.start(made) as sampler:
+            time.sleep(WARM_SECONDS)
             while left and time.time() < self.until:
                 planned, left = left[0], left[1:]
                 if (reason := classes.unavailable(planned, made)) is not None:

@@ -71,7 +71,8 @@ SETTINGS: Final[Settings] = {
     "log_parameter_max_length": 0,
 }
 
-EXTENSIONS: Final = ("pg_stat_statements", "pg_prewarm", "pg_buffercache")
+EXTENSIONS: Final = ("pg_stat_statements", "pg_prewarm", "pg_buffercache", "hypopg")
+"""Those of them that this server has; not every build of PostgreSQL brings HypoPG."""
 
 
 @dataclass
@@ -257,8 +258,9 @@ async def _fill(primary: PostgreSQL, workload: Workload) -> None:
     await asyncio.to_thread(primary.execute, f"CREATE ROLE {APP} LOGIN PASSWORD '{APP_PASSWORD}'")
     await asyncio.to_thread(primary.execute, f"CREATE DATABASE {DATABASE} OWNER {APP}")
     await asyncio.to_thread(primary.create_roles, DATABASE, owner=APP)
-    for name in EXTENSIONS:
-        await asyncio.to_thread(primary.execute, f"CREATE EXTENSION IF NOT EXISTS {name}", database=DATABASE)
+    for row in await asyncio.to_thread(primary.fetch, "SELECT name FROM pg_available_extensions"):
+        if row["name"] in EXTENSIONS:
+            await asyncio.to_thread(primary.execute, f"CREATE EXTENSION IF NOT EXISTS {row['name']}", database=DATABASE)
     connection = await asyncpg.connect(primary.dsn(DATABASE, APP, APP_PASSWORD), timeout=10)
     try:
         await workload.create(connection)
