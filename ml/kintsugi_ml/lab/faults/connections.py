@@ -18,10 +18,15 @@ SELECT current_setting('max_connections')::int - current_setting('superuser_rese
     - count(*) AS room
 FROM pg_stat_activity WHERE backend_type = 'client backend'
 """
+WORSE: Final = 0.5
 
 
 class ConnectionExhaustion(ServiceFault):
-    """Severity: how fast the leak takes what the pooler gives up for a moment, every 1 to .1 s."""
+    """Severity: how fast the leak takes what the pooler gives up for a moment, every 1 to .1 s.
+
+    Clients feel it when the pooler renews its server connections: one by one as they age, or, in the worse half of the
+    runs, all at once a few seconds after, as after a change of its configuration.
+    """
 
     name: ClassVar[str] = "connection-exhaustion"
     title: ClassVar[str] = "a service opens connections and never closes one, until the server has none left"
@@ -38,10 +43,16 @@ class ConnectionExhaustion(ServiceFault):
         async for level in self.grow(ramp, step=0.5):
             while len(self._sessions) < round(room * level) and await self._one_more():
                 pass
+        if self.severity > WORSE:
+            self.background(self._renew())
         # The service stops when its sessions are ended: somebody has looked after it.
         while not any(session.is_closed() for session in self._sessions):
             await self._one_more()
             await asyncio.sleep(self.scaled(1.0, 0.1))
+
+    async def _renew(self) -> None:
+        await asyncio.sleep(self.random.uniform(2.0, 6.0))
+        await asyncio.to_thread(self.world.pooler.admin, "RECONNECT")
 
     async def _one_more(self) -> bool:
         with contextlib.suppress(asyncpg.TooManyConnectionsError):
