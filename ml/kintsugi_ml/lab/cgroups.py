@@ -81,9 +81,14 @@ class Group:
         """Bytes in use, page cache included."""
         return int((ROOT / "memory" / self.name / "memory.usage_in_bytes").read_text())
 
+    @property
+    def memory_statistics(self) -> Path:
+        """The kernel's file on what the memory is used for."""
+        return ROOT / "memory" / self.name / "memory.stat"
+
     def memory_fixed(self) -> int:
         """Bytes in use that can't be reclaimed here, without swap: processes' own and shared memory."""
-        lines = (ROOT / "memory" / self.name / "memory.stat").read_text().splitlines()
+        lines = self.memory_statistics.read_text().splitlines()
         statistics = {name: int(value) for name, value in (line.split() for line in lines)}
         return statistics["total_rss"] + statistics["total_shmem"]
 

@@ -17,8 +17,7 @@ from pathlib import Path
 
 BLOCK = 256 * 1024
 FILE_BLOCKS = 1024
-CHURNED = 128 * 2**20
-CHURN_SECONDS = 2.0
+TICK_SECONDS = 0.05
 
 
 def burn() -> None:
@@ -27,27 +26,30 @@ def burn() -> None:
         pass
 
 
-def take_memory(size: int, pace: float) -> None:
-    """Touch `size` bytes at `pace` bytes per second; then give a part back and take it again, until killed.
+def take_memory(statistics: Path, limit: int, left: int, pace: float) -> None:
+    """Take memory at `pace` bytes per second until its group has `left` bytes of `limit` for cached blocks.
 
-    What is given back fills with cached blocks at once, which have to go again: like a heap that is collected.
+    What other processes of the group need comes first: the hog gives back what they take, so that nobody is killed.
     """
-    # Should memory run out in spite of all care, this process is the one to go.
+    # Should memory run out all the same, this process is the one to go.
     Path("/proc/self/oom_score_adj").write_text("1000")
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    _touch(memory, 0, pace)
-    kept = max(0, size - CHURNED) // BLOCK * BLOCK
+    memory = mmap.mmap(-1, limit, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    held = 0
     while True:
-        memory.madvise(mmap.MADV_DONTNEED, kept)
-        _touch(memory, kept, CHURNED / CHURN_SECONDS)
+        wanted = max(0, held + limit - left - _fixed(statistics)) // BLOCK * BLOCK
+        grown = min(wanted, held + max(BLOCK, int(pace * TICK_SECONDS) // BLOCK * BLOCK), limit // BLOCK * BLOCK)
+        for start in range(held, grown, BLOCK):
+            memory[start : start + BLOCK] = b"x" * BLOCK
+        if grown < held:
+            memory.madvise(mmap.MADV_DONTNEED, grown, held - grown)
+        held = grown
+        time.sleep(TICK_SECONDS)
 
 
-def _touch(memory: mmap.mmap, first: int, pace: float) -> None:
-    started = time.monotonic()
-    for start in range(first, len(memory), BLOCK):
-        end = min(start + BLOCK, len(memory))
-        memory[start:end] = b"x" * (end - start)
-        time.sleep(max(0.0, started + (start - first) / pace - time.monotonic()))
+def _fixed(statistics: Path) -> int:
+    """Bytes of the group that can't be reclaimed: processes' own, ours among them, and shared ones."""
+    values = dict(line.split() for line in statistics.read_text().splitlines())
+    return int(values["total_rss"]) + int(values["total_shmem"])
 
 
 class Copy:
@@ -98,7 +100,7 @@ def main() -> None:
     if kind == "burn":
         burn()
     elif kind == "memory":
-        take_memory(int(arguments[0]), float(arguments[1]))
+        take_memory(Path(arguments[0]), int(arguments[1]), int(arguments[2]), float(arguments[3]))
     else:
         Copy(Path(arguments[0]), float(arguments[1]), float(arguments[2]), int(arguments[3])).run()
 

@@ -14,9 +14,8 @@ from kintsugi_ml.lab.world import Groups, World
 
 STEP_SECONDS = 4.0
 NEIGHBOUR_CPUS = 0.1
-SPARE: Final = 24 * 2**20
-"""Bytes left for the page cache and for what statements need. Should it not be enough, the kernel's OOM killer takes
-the hog, which asks to be the first to go."""
+SPARE: Final = 16 * 2**20
+"""Bytes left for the page cache at the worst; with less than 8 MB the kernel kills."""
 
 
 class _HostFault(Fault):
@@ -135,10 +134,11 @@ class MemoryPressure(_HostFault):
 
     async def inject(self, ramp: float) -> None:
         """Start the process that takes memory: in two seconds, or over the ramp."""
-        self.hogs = Hogs(self.groups.primary, self.world.directory)
-        left = self.scaled(2 * SPARE, SPARE)
-        size = round(self.groups.memory - self.groups.primary.memory_fixed() - left)
-        await self.hogs.start("memory", size, size / (ramp or 2.0))
+        group, limit = self.groups.primary, self.groups.memory
+        self.hogs = Hogs(group, self.world.directory)
+        left = round(self.scaled(2 * SPARE, SPARE))
+        pace = (limit - left - group.memory_fixed()) / (ramp or 2.0)
+        await self.hogs.start("memory", group.memory_statistics, limit, left, pace)
 
     def trials(self) -> Sequence[Trial]:
         """More memory."""
