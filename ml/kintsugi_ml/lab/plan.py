@@ -98,10 +98,13 @@ def _remedies(classes: Classes, name: str) -> tuple[Remedied, ...]:
 
 
 def _cycle(values: Sequence[T], length: int, seed: str) -> list[T]:
-    """`length` values, each as often as the others, in an order that goes with nothing else."""
-    drawn = [values[index % len(values)] for index in range(length)]
-    Random(seed).shuffle(drawn)
-    return drawn
+    """`length` values, round after round all of them, each round in an order that goes with nothing else."""
+    drawn: list[T] = []
+    while len(drawn) < length:
+        some = list(values)
+        Random(f"{seed}/{len(drawn)}").shuffle(some)
+        drawn += some
+    return drawn[:length]
 
 
 def blocks(runs: Sequence[Planned]) -> Iterator[list[Planned]]:
