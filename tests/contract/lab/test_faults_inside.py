@@ -339,7 +339,7 @@ async def test_no_vacuum_removes_dead_jobs_before_the_old_snapshot_is_gone(shop:
     many = dead.replace("n_dead_tup", "n_dead_tup > 50000")
     fault = await begun(Bloat, shop, severity=0.0)
 
-    held = await eventually(shop, many)
+    held = await eventually(shop, many, seconds=8.0)
     await shop.sql("VACUUM jobs")
     still = await eventually(shop, many)
     await carry_out(shop, right(fault))
