@@ -62,7 +62,7 @@ TOOK_PLACE: Mapping[type[Negative], str] = {
     ShortLockWait: "SELECT count(*) > 0 FROM pg_stat_activity WHERE cardinality(pg_blocking_pids(pid)) > 0",
     HarmlessIdleTransaction: "SELECT count(*) > 1 FROM pg_stat_activity WHERE state = 'idle in transaction'",
     SlotWithConsumer: "SELECT count(*) > 0 FROM pg_stat_replication WHERE application_name = 'pg_receivewal'",
-    IndexBuild: "SELECT count(*) > 0 FROM pg_indexes WHERE indexname = 'planned_1'",
+    IndexBuild: "SELECT count(*) > 0 FROM pg_indexes WHERE indexname = 'planned_0'",
 }
 
 
