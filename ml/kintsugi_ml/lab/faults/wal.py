@@ -63,7 +63,7 @@ class CheckpointStorm(Fault):
 
     async def _grow(self, ramp: float) -> None:
         async for level in self.grow(ramp):
-            self._rate = level * self.scaled(1500, 4500) / STORM_SESSIONS
+            self._rate = level * self.scaled(2000, 6000) / STORM_SESSIONS
 
     async def _settle(self, session: asyncpg.Connection) -> None:
         loop = asyncio.get_running_loop()
