@@ -98,8 +98,9 @@ class _Recording:
         timing = self._timing
         if self._fault is not None:
             await self._fault.prepare()
-            self._healer = remedies.healer(self._world)
-            await self._healer.diagnoser.baseline()
+        # Also where nothing is injected: a session more or less would tell null runs apart.
+        self._healer = remedies.healer(self._world)
+        await self._healer.diagnoser.baseline()
         await asyncio.sleep(timing.settle)
         use = CpuUse.start()
         await self._rest("normal", timing.normal)
@@ -120,9 +121,8 @@ class _Recording:
 
     async def put_back(self) -> None:
         """Lift and repair; a world that can't be put back is dirty, which is no error of the run."""
-        if self._fault is None:
-            return
-        for step in (self._fault.lift, self._take_back, self._fault.repair):
+        steps = () if self._fault is None else (self._fault.lift, self._take_back, self._fault.repair)
+        for step in steps:
             try:
                 await step()
             except (*LOST, ServerError):

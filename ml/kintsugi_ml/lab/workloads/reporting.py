@@ -102,7 +102,7 @@ class Reporting(Workload):
 
     name = "reporting"
     title = "Reporting: range aggregates and joins beside short reads"
-    rates: ClassVar[Mapping[str, float]] = {"low": 25, "high": 70}
+    rates: ClassVar[Mapping[str, float]] = {"low": 30, "high": 95}
     tables = TABLES
     targets = Targets(
         hot_table="stores",
