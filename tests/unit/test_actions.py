@@ -17,7 +17,7 @@ from kintsugi.engines.postgresql import election, sessions
 from kintsugi.engines.postgresql.actions import ACTIONS
 from kintsugi.engines.postgresql.identifiers import BadNameError, quote_identifier, quote_literal, quote_timestamp
 from kintsugi.engines.postgresql.indexes import IndexIdea, ideas, index_name, touch
-from kintsugi.engines.postgresql.plans import Scan, sequential_scans
+from kintsugi.engines.postgresql.plans import Scan, relations, sequential_scans
 from kintsugi.engines.postgresql.slow import slow_statements
 from kintsugi.engines.postgresql.statements import names, strip_literals
 from kintsugi.engines.risk import RISKS
@@ -439,3 +439,10 @@ def test_a_server_that_recovers_by_itself_is_given_a_minute() -> None:
 
     assert "starting up" in str(election.alive(recovering, "p"))
     assert election.alive(replace(recovering, unreachable_for=61.0), "p") is None
+
+
+def test_a_plan_that_scans_a_function_names_only_its_tables() -> None:
+    function = {"Node Type": "Function Scan", "Schema": "pg_catalog", "Function Name": "unnest", "Alias": "u"}
+    table = {"Node Type": "Index Scan", "Schema": "public", "Relation Name": "counters", "Alias": "c"}
+    plan = {"Node Type": "Nested Loop", "Plans": [function, table, {"Node Type": "CTE Scan", "CTE Name": "new"}]}
+    assert relations(plan) == {("public", "counters")}

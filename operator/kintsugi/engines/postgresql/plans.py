@@ -52,8 +52,9 @@ def sequential_scans(plan: Node) -> tuple[Scan, ...]:
 
 
 def relations(plan: Node) -> frozenset[tuple[str, str]]:
-    """Every table that a plan reads, as (schema, table)."""
-    return frozenset((node["Schema"], node["Relation Name"]) for node in _walk(plan) if "Schema" in node)
+    """Every table that a plan reads, as (schema, table); a scan of a function or a CTE reads none."""
+    tables = (node for node in _walk(plan) if {"Schema", "Relation Name"} <= node.keys())
+    return frozenset((node["Schema"], node["Relation Name"]) for node in tables)
 
 
 def _walk(node: Node) -> Iterator[Node]:
