@@ -10,6 +10,7 @@ from pathlib import Path
 from kintsugi_ml.lab import classes
 from kintsugi_ml.lab.card import DATA_SET
 from kintsugi_ml.lab.check import check
+from kintsugi_ml.lab.existing import ExistingError
 from kintsugi_ml.lab.manifest import DatasetError
 from kintsugi_ml.lab.parts import Planned
 from kintsugi_ml.lab.plan import NULL, plan
@@ -27,7 +28,7 @@ def main() -> int:
     try:
         status: int = arguments.run(arguments)
         return status
-    except (LabError, DatasetError) as error:
+    except (LabError, DatasetError, ExistingError) as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -48,7 +49,14 @@ def _plan(arguments: argparse.Namespace) -> list[Planned]:
 
 def _run(arguments: argparse.Namespace) -> int:
     until = time.time() + 60 * arguments.minutes if arguments.minutes else float("inf")
-    session = Session(arguments.directory, _plan(arguments), _say, until=until)
+    session = Session(
+        arguments.directory,
+        _plan(arguments),
+        _say,
+        until=until,
+        url=arguments.url,
+        owned=arguments.i_own_this_database,
+    )
     counts = session.go()
     print(f"{counts} runs count in {arguments.directory}; `make lab-card` assembles the manifest and the card")
     return 0
@@ -85,6 +93,12 @@ def _parser() -> argparse.ArgumentParser:
     record = commands.add_parser("run", help="record what of the plan is missing")
     record.set_defaults(run=_run)
     record.add_argument("--minutes", type=float, help="begin no run after so many minutes")
+    record.add_argument("--url", help="record on this PostgreSQL (a superuser's URL) instead of starting one")
+    record.add_argument(
+        "--i-own-this-database",
+        action="store_true",
+        help="with --url: use its database `lab` and its roles although the lab did not make them",
+    )
     planned = commands.add_parser("plan", help="list what is planned")
     planned.set_defaults(run=_list)
     for command in (record, planned):

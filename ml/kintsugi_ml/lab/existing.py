@@ -1,11 +1,13 @@
 """A PostgreSQL that somebody else runs, as the lab's primary: only what can be done by SQL, only in a database of ours.
 
-The lab breaks things on purpose, so it touches no database that it did not create, unless its owner says so.
+The lab breaks things on purpose. So it works in a database called `lab` that it creates itself, with roles of its own
+that can log in only while it is at work, and refuses one that is already there, unless its owner says otherwise.
 """
 
 from __future__ import annotations
 
-import secrets
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NoReturn
 from urllib.parse import quote, unquote, urlencode, urlsplit
@@ -14,29 +16,35 @@ import asyncpg
 
 from kintsugi_dev.servers import PostgreSQL
 from kintsugi_dev.servers.errors import ServerError
+from kintsugi_dev.servers.postgresql import SUPERUSER
+from kintsugi_dev.servers.roles import HEALER, MONITOR
 
 MARK: Final = "made by the Kintsugi fault lab"
-OLDEST = 13
+OLDEST: Final = 13
+_MARK_OF: Final = "SELECT coalesce(shobj_description(oid, 'pg_database'), '') FROM pg_database WHERE datname = $1"
+_MARK_OF_ROLE: Final = "SELECT coalesce(shobj_description(oid, 'pg_authid'), '') FROM pg_authid WHERE rolname = $1"
 
 
 class ExistingError(Exception):
-    """The URL can't be used: what is wrong with it, and what to do."""
+    """The server behind the URL can't be used: what is wrong, and what to do."""
 
 
 class Existing(PostgreSQL):
-    """The server behind a URL; it is never started, stopped or restarted by us."""
+    """The server behind `postgresql://user:password@host:port/database`; we never start or stop it.
+
+    The URL's database is only what is connected to first.
+    """
 
     def __init__(self, directory: Path, url: str) -> None:
         parts = urlsplit(url)
-        if parts.scheme not in ("postgresql", "postgres") or not parts.hostname or not parts.path.strip("/"):
-            raise ExistingError(f"{_hidden(url)} is no URL like postgresql://user:password@host:5432/database")
+        if parts.scheme not in ("postgresql", "postgres") or not parts.hostname or not parts.username:
+            raise ExistingError(f"{_hidden(url)} is no URL like postgresql://user:password@host:5432/postgres")
         super().__init__(directory, version=0, port=parts.port or 5432, settings={}, tls=None)
         self.host = parts.hostname
-        self.database = unquote(parts.path.strip("/"))
-        self._user = unquote(parts.username or "postgres")
+        self._user = unquote(parts.username)
         self._own_password = unquote(parts.password or "")
+        self._first = unquote(parts.path.strip("/")) or "postgres"
         self._query = f"?{parts.query}" if parts.query else ""
-        self.app_password = secrets.token_urlsafe(16)
 
     @property
     def running(self) -> bool:
@@ -60,18 +68,19 @@ class Existing(PostgreSQL):
     def dsn(
         self,
         database: str = "postgres",
-        user: str = "postgres",
+        user: str = SUPERUSER,
         password: str | None = None,
         *,
         host: str | None = None,
         **parameters: str,
     ) -> str:
-        """A connection URL; for `postgres` the login of the URL is used, whatever its name."""
-        if user == "postgres":
+        """A connection URL; for `postgres` the URL's own login is used, whatever its name."""
+        if user == SUPERUSER:
             user, password = self._user, self._own_password
         login = f"{quote(user, safe='')}:{quote(password or '', safe='')}"
+        name = self._first if database == "postgres" else database
         query = f"?{urlencode(parameters)}" if parameters else self._query
-        return f"postgresql://{login}@{host or self.host}:{self.port}/{quote(database, safe='')}{query}"
+        return f"postgresql://{login}@{host or self.host}:{self.port}/{quote(name, safe='')}{query}"
 
     def stop(self, mode: Any = "fast") -> None:
         """Nothing: it was there before us."""
@@ -87,53 +96,61 @@ class Existing(PostgreSQL):
     def _not_ours(self, what: str) -> NoReturn:
         raise ServerError(f"the server at {self.address} was not started by the lab: {what}")
 
-    def claim(self, *, owned: bool) -> None:
-        """Make the database, or take it when the lab made it before; `owned`: take it whoever made it.
 
-        Raises:
-            ExistingError: it can't be reached, is too old, the login is no superuser, or the database is somebody's.
-        """
-        try:
-            self.version = int(self.value("SHOW server_version_num")) // 10000
-            if self.version < OLDEST:
-                raise ExistingError(f"{self.address} runs PostgreSQL {self.version}; the lab needs {OLDEST} or newer")
-            if not self.value("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
-                raise ExistingError(f"{self._user} at {self.address} is no superuser; faults and settings need one")
-            self._take(owned)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            raise ExistingError(f"{self.address} can't be used: {error}") from error
+@contextlib.contextmanager
+def claimed(directory: Path, url: str, database: str, app: str, *, owned: bool) -> Iterator[Existing]:
+    """The server behind `url` with a database of ours in it.
 
-    def _take(self, owned: bool) -> None:
-        question = "SELECT coalesce(shobj_description(oid, 'pg_database'), '') FROM pg_database WHERE datname = $1"
-        mark = self.value(question, self.database)
-        if mark is None:
-            self.execute(f"CREATE DATABASE {_quoted(self.database)}")
-            self.execute(f"COMMENT ON DATABASE {_quoted(self.database)} IS '{MARK}'")
-        elif mark != MARK and not owned:
+    `owned`: take the database and the roles even when somebody else made them. At the end the roles can't log in.
+
+    Raises:
+        ExistingError: it can't be reached, is too old, the login is no superuser, or the database is somebody's.
+    """
+    server = Existing(directory, url)
+    try:
+        _check(server)
+        _take(server, database, app, owned)
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise ExistingError(f"{server.address} can't be used: {error}") from error
+    try:
+        yield server
+    finally:
+        for role in (app, MONITOR, HEALER):
+            with contextlib.suppress(OSError, asyncpg.PostgresError):
+                server.execute(f"ALTER ROLE {role} NOLOGIN")
+
+
+def _check(server: Existing) -> None:
+    server.version = int(server.value("SELECT current_setting('server_version_num')::int")) // 10000
+    if server.version < OLDEST:
+        raise ExistingError(f"{server.address} runs PostgreSQL {server.version}; the lab needs {OLDEST} or newer")
+    if not server.value("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
+        raise ExistingError(f"the URL's user is no superuser at {server.address}; faults and settings need one")
+
+
+def _take(server: Existing, database: str, app: str, owned: bool) -> None:
+    """Mark what is ours before anything is put into it."""
+    for kind, name, question in (
+        ("database", database, _MARK_OF),
+        *(("role", role, _MARK_OF_ROLE) for role in (app, MONITOR, HEALER)),
+    ):
+        mark = server.value(question, name)
+        if mark not in (None, MARK) and not owned:
             raise ExistingError(
-                f"the database {self.database} at {self.address} was not made by the lab, which would fill and "
-                "break it; name one that does not exist yet, or pass --i-own-this-database"
+                f"the {kind} {name} at {server.address} was not made by the lab, which would change and break it; "
+                "use a server without one, or pass --i-own-this-database"
             )
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+    for role in (app, MONITOR, HEALER):
+        if server.value(_MARK_OF_ROLE, role) is None:
+            server.execute(f"CREATE ROLE {role} LOGIN; COMMENT ON ROLE {role} IS '{MARK}'")
+    if server.value(_MARK_OF, database) is None:
+        server.execute(f"CREATE DATABASE {database} OWNER {app}")
+        server.execute(f"COMMENT ON DATABASE {database} IS '{MARK}'")
 
 
 def _hidden(url: str) -> str:
     parts = urlsplit(url)
     return url.replace(f":{parts.password}@", ":…@") if parts.password else url
-
-
-def claimed(directory: Path, url: str, *, owned: bool) -> Existing:
-    """The server behind `url` with a database of ours in it.
-
-    Raises:
-        ExistingError: see `Existing.claim`.
-    """
-    server = Existing(directory, url)
-    server.claim(owned=owned)
-    return server
 
 
 __all__ = ["MARK", "Existing", "ExistingError", "claimed"]

@@ -21,20 +21,21 @@ HELD_BYTES = 4 * 2**20
 
 
 class SlowLink(LocalServer):
-    """A relay on 127.0.0.1 to one local port, both changeable while it runs."""
+    """A relay on 127.0.0.1 to one port of one host; delay and port can be changed while it runs."""
 
     kind: ClassVar[str] = "Slow link"
 
-    def __init__(self, directory: Path, port: int, target: int) -> None:
+    def __init__(self, directory: Path, port: int, target: int, far_host: str) -> None:
         super().__init__(directory, port)
         self._target = target
+        self._far_host = far_host
         self._delay = 0.0
 
     @classmethod
-    def start(cls, directory: Path, *, target: int, port: int | None = None) -> Self:
-        """Relay to the local port `target` without delay."""
+    def start(cls, directory: Path, *, target: int, host: str = HOST, port: int | None = None) -> Self:
+        """Relay to the port `target` of `host` without delay."""
         directory.mkdir(parents=True, exist_ok=True)
-        link = cls(directory, port or free_port(), target)
+        link = cls(directory, port or free_port(), target, host)
         link._write()
         link.launch()
         return link
@@ -61,6 +62,7 @@ class SlowLink(LocalServer):
 
     def _start_process(self) -> Process:
         command: list[str | Path] = [sys.executable, "-m", "kintsugi_ml.lab.link", str(self.port), self.state]
+        command.append(self._far_host)
         return Process.start(f"Slow link on port {self.port}", command, log=self.log)
 
     def _ready(self) -> bool:
@@ -70,8 +72,9 @@ class SlowLink(LocalServer):
 class _Relay:
     """What all connections share: the delay and the target, read from the state file."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, host: str) -> None:
         self._state = state
+        self.host = host
         self.delay, self.target = 0.0, 0
         self.read()
 
@@ -112,7 +115,7 @@ class _Side(asyncio.Protocol):
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            await loop.create_connection(lambda: _Side(self._relay, self), HOST, self._relay.target)
+            await loop.create_connection(lambda: _Side(self._relay, self), self._relay.host, self._relay.target)
         except OSError:
             self.close()
 
@@ -194,12 +197,12 @@ class _Side(asyncio.Protocol):
             self._transport.close()
 
 
-async def _serve(port: int, state: Path) -> None:
-    relay = _Relay(state)
+async def _serve(port: int, state: Path, host: str) -> None:
+    relay = _Relay(state, host)
     server = await asyncio.get_running_loop().create_server(lambda: _Side(relay), HOST, port)
     async with server:
         await asyncio.gather(server.serve_forever(), relay.watch())
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(int(sys.argv[1]), Path(sys.argv[2])))
+    asyncio.run(_serve(int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]))

@@ -100,6 +100,12 @@ def read(path: Path, start: float, end: float) -> LogTrack:
     return LogTrack(times, CLASSES, counts, found)
 
 
+def empty(start: float, end: float) -> LogTrack:
+    """The track of a server whose log can't be read."""
+    times = np.arange(math.floor(start), math.ceil(end), dtype=np.float64)
+    return LogTrack(times, CLASSES, np.zeros((len(times), len(CLASSES)), dtype=np.int64), ())
+
+
 def classify(severity: str, state: str, message: str) -> str:
     """The class of a line."""
     if severity in ("FATAL", "PANIC"):

@@ -248,8 +248,8 @@ async def failover(work: Work) -> None:
     work.dirty = True
     work.steps += ["fence the primary (immediate shutdown)", "SELECT pg_promote() on the replica", "point the service"]
     await _to_its_end(lambda: world.primary.stop("immediate"))
-    await _to_its_end(lambda: world.replica.promote(timeout=15))
-    world.link.point(world.replica.port)
+    await _to_its_end(lambda: world.standby.promote(timeout=15))
+    world.link.point(world.standby.port)
     work.count("downtime_seconds", time.time() - began)
 
 

@@ -92,7 +92,7 @@ async def record(directory: Path, course: Course, world: World, truth: TruthSamp
     frame = await metrics.read(world.prometheus.url, LABELS, start, parts.ended)
     requests = clienttrack.read(world.load.requests_file)
     samples = track(sampler.read(truth.file, start, parts.ended), requests)
-    lines = logs.read(world.log_file, start, parts.ended)
+    lines = logs.read(world.log_file, start, parts.ended) if world.log_file else logs.empty(start, parts.ended)
     entry = _entry(course, frame, requests, samples, await _consistency(course, world, frame))
     written = dataset.write_run(
         directory,

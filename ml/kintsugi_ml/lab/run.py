@@ -146,7 +146,7 @@ class _Recording:
             lifted=lifted,
             ended=ended,
         )
-        if self.error is None and not (self._world.primary.running or self.dirty):
+        if self.error is None and not (self.dirty or self._world.primary.running):
             self.error = "the primary is gone"
         return Course(
             self._planned,

@@ -14,7 +14,9 @@ import signal
 import statistics
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -25,8 +27,9 @@ from kintsugi_ml.lab.cpu import accounted
 from kintsugi_ml.lab.parts import Planned
 from kintsugi_ml.lab.plan import blocks
 from kintsugi_ml.lab.recording import Verdict
+from kintsugi_ml.lab.start import existing_world, world
 from kintsugi_ml.lab.truth.sampler import TruthSampler
-from kintsugi_ml.lab.world import World, world
+from kintsugi_ml.lab.world import World
 
 ATTEMPTS = 3
 """How often a run that was void or crashed is tried in all."""
@@ -50,6 +53,7 @@ class Session:
     say: Callable[[str], None]
     until: float = float("inf")
     url: str | None = None
+    owned: bool = False
     took: list[float] = field(default_factory=list)
 
     def go(self) -> int:
@@ -81,7 +85,7 @@ class Session:
             directory = Path(tempfile.mkdtemp(prefix="kintsugi-lab-"))
             directory.chmod(0o755)
             try:
-                with world(directory, first.workload, first.level, server=first.server, seed=first.seed) as made:
+                with self._world(directory, first) as made:
                     left = self._in_world(made, left)
             except ServerError as error:
                 self.say(f"  the servers of {first.workload} did not start: {error}")
@@ -89,6 +93,13 @@ class Session:
                 left = left[1:]
             finally:
                 shutil.rmtree(directory, ignore_errors=True)
+
+    def _world(self, directory: Path, first: Planned) -> AbstractContextManager[World]:
+        if self.url is None:
+            return world(directory, first.workload, first.level, server=first.server, seed=first.seed)
+        return existing_world(
+            directory, first.workload, first.level, url=self.url, owned=self.owned, seed=first.seed, say=self.say
+        )
 
     def _in_world(self, made: World, left: list[Planned]) -> list[Planned]:
         """Carry out runs in this world; returns those that are left when it is dirty or time is up."""
@@ -109,8 +120,13 @@ class Session:
         return left
 
     async def _one(self, planned: Planned, made: World, sampler: TruthSampler) -> tuple[Verdict, bool]:
-        course = await run.carry_out(planned, made)
-        verdict = await recording.record(self.directory, course, made, sampler)
+        try:
+            course = await run.carry_out(planned, made)
+            verdict = await recording.record(self.directory, course, made, sampler)
+        except Exception as error:  # noqa: BLE001 – a mistake of ours in one run must not end hours of recording
+            self.say(traceback.format_exc())
+            entry = recording.write_crashed(self.directory, planned, f"{type(error).__name__}: {error}")
+            return Verdict(entry), True
         return verdict, course.dirty or not await settled(made)
 
     def _report(self, verdict: Verdict) -> None:
@@ -125,7 +141,8 @@ async def settled(made: World) -> bool:
     deadline = time.time() + RETURN_SECONDS
     while time.time() < deadline:
         await asyncio.sleep(1)
-        if made.primary.running and made.replica.running and recording.served(made, SETTLED_SECONDS):
+        replicated = made.replica is None or made.replica.running
+        if made.primary.running and replicated and recording.served(made, SETTLED_SECONDS):
             return True
     return False
 

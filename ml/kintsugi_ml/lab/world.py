@@ -1,4 +1,4 @@
-"""The servers that runs happen on, started once per block of runs.
+"""The servers that runs happen on; start.py starts them, once per block of runs.
 
     clients → PgBouncer → slow link → PostgreSQL primary → streams to a synchronous replica
     collector, node exporter and the clients' own metrics → Prometheus (1 s)
@@ -8,28 +8,18 @@ Where control groups are to be had, primary and replica each get a disk and a me
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import os
-import shutil
-import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import asyncpg
 
-from kintsugi_dev.servers import NodeExporter, PgBouncer, PostgreSQL, Prometheus, Scrape, free_port
-from kintsugi_dev.servers.directories import cache_directory, filling, hand_over
-from kintsugi_dev.servers.pgbouncer import ADMIN, ADMIN_PASSWORD
+from kintsugi_dev.servers import PgBouncer, PostgreSQL, Prometheus
+from kintsugi_dev.servers.errors import ServerError
 from kintsugi_dev.servers.postgresql import Settings
 from kintsugi_dev.stimuli.world import Collector
-from kintsugi_ml.lab import cgroups
 from kintsugi_ml.lab.cgroups import Disk, Group
 from kintsugi_ml.lab.link import SlowLink
-from kintsugi_ml.lab.workloads import WORKLOADS
 from kintsugi_ml.lab.workloads.base import Targets, Workload
 from kintsugi_ml.lab.workloads.process import Load
 
@@ -83,7 +73,7 @@ class World:
     workload: Workload
     level: str
     primary: PostgreSQL
-    replica: PostgreSQL
+    replica: PostgreSQL | None
     pooler: PgBouncer
     link: SlowLink
     load: Load
@@ -93,14 +83,26 @@ class World:
     database: str = DATABASE
 
     @property
+    def standby(self) -> PostgreSQL:
+        """The replica; ServerError in a world that has none."""
+        if self.replica is None:
+            raise ServerError("this world has no replica; only servers that the lab started do")
+        return self.replica
+
+    @property
+    def local(self) -> bool:
+        """Whether the lab started the servers, so that files and processes can be touched, too."""
+        return self.replica is not None
+
+    @property
     def targets(self) -> Targets:
         """What in this workload a fault can be aimed at."""
         return self.workload.targets
 
     @property
-    def log_file(self) -> Path:
-        """The primary's jsonlog."""
-        return self.primary.data / "log" / "server.json"
+    def log_file(self) -> Path | None:
+        """The primary's jsonlog; None where it can't be read."""
+        return self.primary.data / "log" / "server.json" if self.local else None
 
     def direct_dsn(self, user: str | None = None) -> str:
         """Straight to the primary: as the application's user, or as `postgres`."""
@@ -110,7 +112,7 @@ class World:
 
     def current_dsn(self) -> str:
         """Whoever is primary now, after a failover the former replica; as `postgres`."""
-        return (self.primary if self.primary.running else self.replica).dsn(DATABASE)
+        return (self.primary if self.primary.running or not self.local else self.standby).dsn(DATABASE)
 
     def pooled_dsn(self) -> str:
         """Through the pooler, as clients come."""
@@ -118,7 +120,7 @@ class World:
 
     async def sql(self, statement: str, *arguments: Any, replica: bool = False) -> list[dict[str, Any]]:
         """Run one statement as superuser in a session of its own; its rows."""
-        server = self.replica if replica else self.primary
+        server = self.standby if replica else self.primary
         connection = await asyncpg.connect(server.dsn(DATABASE), timeout=10, statement_cache_size=0)
         try:
             return [dict(row) for row in await connection.fetch(statement, *arguments)]
@@ -167,159 +169,3 @@ class Groups:
             group.cpu_shares(1024)
         self.hogs.cpu_shares(1024)
         self.hogs.cpu_quota(None)
-
-
-@contextmanager
-def world(
-    directory: Path,
-    workload: str,
-    level: str,
-    *,
-    server: int = 15,
-    pattern: str = "steady",
-    seed: int = 0,
-    say: Callable[[str], None] = lambda _: None,
-) -> Iterator[World]:
-    """Start everything; stop and remove it at the end, whatever happened."""
-    kind = WORKLOADS[workload]()
-    with ExitStack() as stack:
-        stack.callback(shutil.rmtree, directory, True)
-        groups = _groups(directory, stack)
-        say(f"PostgreSQL {server} with {workload}'s tables, and its replica")
-        primary = _primary(directory / "lab-0", kind, server)
-        stack.callback(primary.stop, "immediate")
-        if groups is not None:
-            groups.primary.add(primary.pid)
-        replica = primary.replica(directory / REPLICA, name=REPLICA, synchronous=True)
-        stack.callback(replica.stop, "immediate")
-        if groups is not None:
-            groups.replica.add(replica.pid)
-            for pid in (*_children(primary.pid), *_children(replica.pid)):
-                with contextlib.suppress(ProcessLookupError):
-                    (groups.replica if pid in _children(replica.pid) else groups.primary).add(pid)
-            groups.limit()
-        link = stack.enter_context(SlowLink.start(directory / "link", target=primary.port))
-        pooler = stack.enter_context(_pooler(directory, link))
-        load = stack.enter_context(
-            Load.start(
-                directory / "load",
-                dsn=pooler.dsn(DATABASE, APP),
-                workload=workload,
-                level=level,
-                pattern=pattern,
-                seed=seed,
-            )
-        )
-        collector = stack.enter_context(_collector(directory, primary, replica, pooler))
-        node = stack.enter_context(NodeExporter.start(directory / "node"))
-        prometheus = stack.enter_context(
-            Prometheus.start(
-                directory / "prometheus",
-                {
-                    "collector": Scrape([collector.address]),
-                    "client": Scrape([load.address], LABELS),
-                    "node": Scrape([node.address], LABELS),
-                },
-            )
-        )
-        yield World(directory, kind, level, primary, replica, pooler, link, load, collector, prometheus, groups)
-
-
-def _groups(directory: Path, stack: ExitStack) -> Groups | None:
-    if cgroups.unavailable() is not None:
-        return None
-    primary, replica, hogs = (stack.enter_context(cgroups.group(name)) for name in ("primary", "replica", "hogs"))
-    directory.mkdir(parents=True, exist_ok=True)
-    return Groups(primary, replica, hogs, device=cgroups.device_of(directory))
-
-
-def _primary(directory: Path, workload: Workload, server: int) -> PostgreSQL:
-    """A server with the workload's tables, copied from one that was filled once on this machine."""
-    template = cache_directory() / f"lab-{workload.name}-{server}-{workload.version}"
-    primary = PostgreSQL.start(directory, version=server, settings=SETTINGS)
-    if not template.exists():
-        with filling(template) as folder:
-            asyncio.run(_fill(primary, workload))
-            primary.stop("fast")
-            subprocess.run(["cp", "-a", primary.data, folder / "data"], check=True)
-    primary.stop("fast")
-    shutil.rmtree(primary.data)
-    subprocess.run(["cp", "-a", "--reflink=auto", template / "data", primary.data], check=True)
-    # Pages cached by cp would not count for the primary's group: its memory limit would mean nothing.
-    os.sync()
-    cgroups.forget_files(primary.data)
-    (primary.data / "log").mkdir(exist_ok=True)
-    hand_over(primary.data / "log")
-    primary.launch()
-    return primary
-
-
-async def _fill(primary: PostgreSQL, workload: Workload) -> None:
-    await asyncio.to_thread(primary.execute, f"CREATE ROLE {APP} LOGIN PASSWORD '{APP_PASSWORD}'")
-    await asyncio.to_thread(primary.execute, f"CREATE DATABASE {DATABASE} OWNER {APP}")
-    await asyncio.to_thread(primary.create_roles, DATABASE, owner=APP)
-    for row in await asyncio.to_thread(primary.fetch, "SELECT name FROM pg_available_extensions"):
-        if row["name"] in EXTENSIONS:
-            await asyncio.to_thread(primary.execute, f"CREATE EXTENSION IF NOT EXISTS {row['name']}", database=DATABASE)
-    connection = await asyncpg.connect(primary.dsn(DATABASE, APP, APP_PASSWORD), timeout=10)
-    try:
-        await workload.create(connection)
-    finally:
-        await connection.close()
-    await asyncio.to_thread(primary.execute, "VACUUM (ANALYZE)", database=DATABASE)
-    await asyncio.to_thread(primary.execute, "CHECKPOINT", database=DATABASE)
-
-
-def _pooler(directory: Path, link: SlowLink) -> PgBouncer:
-    return PgBouncer.start(
-        directory / "pgbouncer",
-        databases={DATABASE: ("127.0.0.1", link.port)},
-        users={APP: APP_PASSWORD},
-        pool_size=POOL_SIZE,
-        settings={
-            "max_client_conn": 500,
-            "query_wait_timeout": 5,
-            "server_login_retry": 1,
-            # Server connections are renewed all the time, as in production: a server without room is felt.
-            "server_lifetime": 20,
-        },
-    )
-
-
-def _collector(directory: Path, primary: PostgreSQL, replica: PostgreSQL, pooler: PgBouncer) -> Collector:
-    members = {"lab-0": primary, REPLICA: replica}
-    return Collector.start(
-        directory / "collector",
-        {
-            "budget": "800ms",
-            "databases": [
-                {
-                    "name": DATABASE,
-                    "namespace": NAMESPACE,
-                    "database": DATABASE,
-                    "username": "kintsugi_monitor",
-                    "password": "monitor",
-                    "tls": "disable",
-                    "members": [{"name": name, "host": s.host, "port": s.port} for name, s in members.items()],
-                    "pooler": {
-                        "host": pooler.host,
-                        "port": pooler.port,
-                        "username": ADMIN,
-                        "password": ADMIN_PASSWORD,
-                    },
-                }
-            ],
-        },
-        port=free_port(),
-    )
-
-
-def _children(pid: int) -> list[int]:
-    import psutil
-
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return [child.pid for child in psutil.Process(pid).children(recursive=True)]
-    return []
-
-
-__all__ = ["APP", "APP_PASSWORD", "DATABASE", "LABELS", "Groups", "World", "world"]

@@ -38,9 +38,9 @@ class _StoppedProcess(Fault):
 
     def _processes(self, *names: str) -> list[int]:
         """The replica's processes with one of these names in their title; without names, all of them."""
-        if not self.world.replica.running:
+        if not self.world.standby.running:
             return []
-        replica = psutil.Process(self.world.replica.pid)
+        replica = psutil.Process(self.world.standby.pid)
         if not names:
             return [replica.pid, *(child.pid for child in replica.children())]
         found = []
@@ -115,7 +115,7 @@ class ReplicaLost(_StoppedProcess):
         elif self.random.random() < 0.5:
             self._send(signal.SIGSTOP, self._processes())
         else:
-            await asyncio.to_thread(self.world.replica.kill)
+            await asyncio.to_thread(self.world.standby.kill)
 
     async def remedy(self, action: str) -> None:
         """`detach-replica`: commits no longer wait for it."""
@@ -128,12 +128,12 @@ class ReplicaLost(_StoppedProcess):
         await super().lift()
         world = self.world
         self._send(signal.SIGCONT, self._processes())
-        if not world.replica.running:
-            await asyncio.to_thread(world.replica.launch)
+        if not world.standby.running:
+            await asyncio.to_thread(world.standby.launch)
             if world.groups is not None:
                 for pid in self._processes():
                     world.groups.replica.add(pid)
-        await asyncio.to_thread(wait_streaming, world.primary, REPLICA, world.replica)
+        await asyncio.to_thread(wait_streaming, world.primary, REPLICA, world.standby)
         await world.reset("synchronous_standby_names")
 
     def trials(self) -> Sequence[Trial]:

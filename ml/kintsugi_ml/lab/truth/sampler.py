@@ -68,7 +68,7 @@ class TruthSampler(LocalServer):
                 primary=world.direct_dsn("postgres"),
                 version=world.primary.version,
                 device=cgroups.device_of(world.directory),
-                replica=world.replica.dsn(world.database),
+                replica=None if world.replica is None else world.replica.dsn(world.database),
                 pooler=Pooler(host=world.pooler.host, port=world.pooler.port),
                 group=None if world.groups is None else world.groups.primary.name,
             ),
