@@ -1,7 +1,8 @@
 """The effect gate: whether what was injected has hurt, against the run's own normal part.
 
 Pure. Of an abrupt fault all of it counts, of a ramped one its second half, when it is at its height. A hard negative
-passes the other way round: it took place, and the client did not suffer.
+passes the other way round: it took place, and the client did not suffer. It may be short (a lock wait of two seconds),
+so the peaks of its signal are compared instead of the means.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from kintsugi.domain.frame import Frame
+from kintsugi.domain.frame import Floats, Frame
 from kintsugi.domain.signals import Catalogue, Hurts, Signal
 from kintsugi_ml.lab.clienttrack import Requests
 from kintsugi_ml.lab.faults.base import Effect
@@ -50,7 +51,7 @@ def judge(
     normal = _felt(client.between(parts.normal, parts.injected))
     fault = _felt(client.between(start, parts.remedied))
     factor, felt = _client(normal, fault, catalogue)
-    moved, of_signal = _signal(effect, parts, start, frame, catalogue)
+    moved, of_signal = _signal(effect, negative, parts, start, frame, catalogue)
     signal_passed = moved is not None and moved >= effect.factor
     sentence = "; ".join(part for part in (felt, of_signal) if part)
     if negative:
@@ -84,7 +85,7 @@ def _client(normal: _Client | None, fault: _Client | None, catalogue: Catalogue)
 
 
 def _signal(
-    effect: Effect, parts: Parts, start: float, frame: Frame, catalogue: Catalogue
+    effect: Effect, negative: bool, parts: Parts, start: float, frame: Frame, catalogue: Catalogue
 ) -> tuple[float | None, str | None]:
     """By what factor the class' signal moved into the direction that hurts; 1 when by less than its floor."""
     if effect.signal is None:
@@ -96,9 +97,13 @@ def _signal(
     fault = frame.between(start, parts.remedied).column(signal.name)
     if len(normal) == 0 or len(fault) == 0:
         return None, f"{signal.name} was not measured"
-    before, after = float(normal.mean()), float(fault.mean())
+    before, after = (_peak(part, signal) if negative else float(part.mean()) for part in (normal, fault))
     words = f"{signal.name} went from {before:.4g} to {after:.4g} {signal.unit}"
     return _factor(before, after, signal), words
+
+
+def _peak(values: Floats, signal: Signal) -> float:
+    return float(values.min() if signal.hurts is Hurts.DOWN else values.max())
 
 
 def _factor(before: float, after: float, signal: Signal) -> float:

@@ -374,7 +374,7 @@ class IndexBuild(Negative):
     name: ClassVar[str] = "index-build"
     title: ClassVar[str] = "a planned CREATE INDEX CONCURRENTLY on a small table, a few times"
     root: ClassVar[str] = "query-engine"
-    effect: ClassVar[Effect] = Effect(client=None, signal="sequential_rows_read")
+    effect: ClassVar[Effect] = Effect(client=None)
     application: ClassVar[str] = "migration"
     table: ClassVar[str] = "task_parts"
     columns: ClassVar[tuple[str, ...]] = ("task_id", "weight, id", "task_id, id", "id, weight")

@@ -59,14 +59,14 @@ class Session:
     def go(self) -> int:
         """Carry out what is missing; returns how many runs that count there are now."""
         _enough_disk()
-        with _only_one(self.directory), accounted(), _stoppable():
-            for block in blocks(self._missing()):
+        with only_one(self.directory), accounted(), _stoppable():
+            for block in blocks(self.missing()):
                 if time.time() > self.until:
                     break
                 self._block(block)
         return sum(state.status == "counts" for state in recording.states(self.directory).values())
 
-    def _missing(self) -> list[Planned]:
+    def missing(self) -> list[Planned]:
         """What of the plan is not recorded; a repeated run gets a number, so that the earlier one stays."""
         known = recording.states(self.directory)
         missing = []
@@ -156,7 +156,8 @@ def _enough_disk() -> None:
 
 
 @contextlib.contextmanager
-def _only_one(directory: Path) -> Iterator[None]:
+def only_one(directory: Path) -> Iterator[None]:
+    """Nobody else records into `directory` meanwhile; LabError when somebody does."""
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / ".lock").open("w") as file:
         try:

@@ -116,3 +116,12 @@ def test_a_request_belongs_to_the_moment_it_was_due_and_its_answer_to_the_moment
     assert seconds.failed.tolist() == [0, 0, 1]
     track = client_track(found, np.array([10.0, 10.15, 10.3, 10.65]))
     assert track.failed_share.tolist() == pytest.approx([np.nan, 1.0, 0.5, 0.0], nan_ok=True)
+
+
+def test_a_hard_negative_of_two_seconds_took_place_although_its_mean_hardly_moved() -> None:
+    times = np.arange(PARTS.normal, PARTS.ended)
+    values = np.where((times >= 1040) & (times < 1042), 2.0, 0.0)[:, None]
+    short = Frame(("lock_waiters",), times, values, np.ones_like(values, dtype=bool), 1.0)
+    effect = Effect(client=None, signal="lock_waiters")
+    assert judged(effect, requests(0.01), short, negative=True).passed
+    assert not judged(effect, requests(0.01), short).passed

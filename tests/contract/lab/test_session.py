@@ -1,0 +1,78 @@
+"""A session with real servers, from a fault to its entry in the data set."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+
+from kintsugi_ml.lab import cpu, dataset, run, session
+from kintsugi_ml.lab.parts import Planned
+from kintsugi_ml.lab.run import Timing
+from kintsugi_ml.lab.session import Session
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def short(random: Random, form: str) -> Timing:
+    """A run of half a minute."""
+    del random, form
+    return Timing(settle=2.0, normal=12.0, fault=10.0, ramp=0.0, after=8.0)
+
+
+def planned(id: str, fault: str, remedy: str = "right") -> Planned:
+    return Planned(
+        id=id,
+        fault=fault,
+        form="abrupt",
+        workload="keyvalue",
+        level="low",
+        pattern="steady",
+        severity=0.6,
+        seed=3,
+        remedy="right" if remedy == "right" else "nothing",
+        server=15,
+    )
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run.Timing, "draw", short)
+    monkeypatch.setattr(session, "WARM_SECONDS", 3.0)
+    # Other tests of this run use the CPUs, too; what makes a run void has a test of its own.
+    monkeypatch.setattr(cpu, "VOID_SHARE", math.inf)
+    monkeypatch.setattr("kintsugi_ml.lab.recording.VOID_SHARE", math.inf)
+
+
+@pytest.mark.slow
+def test_a_fault_is_recorded_judged_and_healed_and_a_second_call_has_nothing_to_do(tmp_path: Path) -> None:
+    said: list[str] = []
+    runs = [planned("a", "lock-contention"), planned("b", "null", "nothing")]
+
+    counts = Session(tmp_path, runs, said.append).go()
+
+    fault, null = dataset.entries(tmp_path)
+    assert counts == 2, said
+    assert fault.root == "lock-manager"
+    assert fault.gate is not None
+    assert fault.gate.client_factor is not None
+    assert fault.gate.client_factor > 2
+    assert fault.onsets["lock-manager"] == pytest.approx(0.5, abs=1.5)
+    assert fault.remedy is not None
+    assert (fault.remedy.action, fault.remedy.ok) == ("terminate-blocker", True)
+    assert fault.outcome is not None
+    assert fault.outcome.restored_after is not None
+    assert null.negative
+    assert null.root is None
+    read = dataset.read_run(tmp_path, fault)
+    assert len(read.frame) == pytest.approx(32, abs=3)
+    waiting = read.frame.between(fault.parts.injected + 2, fault.parts.remedied) if fault.parts else read.frame
+    assert np.nanmax(waiting.column("lock_waiters")) >= 1
+    assert len(read.truth.times) > 6 * len(read.frame)
+
+    said.clear()
+    assert Session(tmp_path, runs, said.append).go() == 2
+    assert said == []
