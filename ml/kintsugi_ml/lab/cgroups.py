@@ -16,7 +16,8 @@ from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
 CONTROLLERS = ("cpu", "cpuacct", "memory", "blkio", "freezer")
-PARENT = "kintsugi-lab"
+PARENT = f"kintsugi-lab/{os.getpid()}"
+"""Each process has groups of its own: whoever ends his kills nobody else's."""
 
 
 def unavailable() -> str | None:
@@ -50,7 +51,7 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One control group in every controller; `name` is `kintsugi-lab/<something>`."""
+    """One control group in every controller; `name` is `kintsugi-lab/<pid>/<something>`."""
 
     name: str
 
@@ -179,6 +180,13 @@ def busy_seconds() -> float:
 def parent_used() -> float:
     """CPU seconds of all the lab's groups together."""
     return int((ROOT / "cpuacct" / PARENT / "cpuacct.usage").read_text()) / 1e9
+
+
+def remove_parent() -> None:
+    """Remove this process' own parent group, once all in it are gone."""
+    for controller in CONTROLLERS:
+        with contextlib.suppress(OSError):
+            (ROOT / controller / PARENT).rmdir()
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from kintsugi_ml.lab import cgroups
 from kintsugi_ml.lab.cgroups import PARENT, ROOT
@@ -48,12 +49,14 @@ def accounted() -> Iterator[None]:
         return
     with cgroups.group("runner") as group:
         group.add(os.getpid())
-        (ROOT / "cpu" / PARENT / "cpu.shares").write_text(str(OURS_FIRST))
+        for shared in (PARENT, str(Path(PARENT).parent)):
+            (ROOT / "cpu" / shared / "cpu.shares").write_text(str(OURS_FIRST))
         try:
             yield
         finally:
             for controller in cgroups.CONTROLLERS:
                 (ROOT / controller / "cgroup.procs").write_text(str(os.getpid()))
+    cgroups.remove_parent()
 
 
 __all__ = ["VOID_SHARE", "CpuUse", "accounted"]

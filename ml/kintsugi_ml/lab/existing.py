@@ -39,6 +39,7 @@ class Existing(PostgreSQL):
         parts = urlsplit(url)
         if parts.scheme not in ("postgresql", "postgres") or not parts.hostname or not parts.username:
             raise ExistingError(f"{_hidden(url)} is no URL like postgresql://user:password@host:5432/postgres")
+        directory.mkdir(parents=True, exist_ok=True)
         super().__init__(directory, version=0, port=parts.port or 5432, settings={}, tls=None)
         self.host = parts.hostname
         self._user = unquote(parts.username)

@@ -7,11 +7,14 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from kintsugi_dev.servers.process import Process
 from kintsugi_ml.lab import cgroups
 from kintsugi_ml.lab.cgroups import Group
+
+if TYPE_CHECKING:
+    from kintsugi_ml.lab.world import World
 
 SCRIPT: Final = Path(__file__).with_name("hog_process.py")
 
@@ -46,7 +49,9 @@ class Hogs:
             await asyncio.to_thread(process.kill)
 
 
-def without_groups() -> str | None:
-    """Why this machine can't have a fault that needs control groups; None where it can."""
-    reason = cgroups.unavailable()
-    return None if reason is None else f"this fault needs limits on CPU, memory and disk, but {reason}"
+def without_groups(world: World) -> str | None:
+    """Why this world can't have a fault that needs control groups; None where it can."""
+    if world.groups is not None:
+        return None
+    reason = cgroups.unavailable() or "this server was not started by the lab"
+    return f"this fault needs limits on CPU, memory and disk, but {reason}"

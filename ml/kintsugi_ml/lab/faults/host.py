@@ -28,8 +28,7 @@ class _HostFault(Fault):
     @classmethod
     def unavailable(cls, world: World) -> str | None:
         """Not without control groups."""
-        del world
-        return without_groups()
+        return without_groups(world)
 
     @property
     def groups(self) -> Groups:

@@ -14,7 +14,7 @@ import psutil
 from kintsugi_dev.servers.replicas import wait_streaming
 from kintsugi_ml.lab.faults import parameters
 from kintsugi_ml.lab.faults.base import Effect, Fault, Trial
-from kintsugi_ml.lab.world import REPLICA
+from kintsugi_ml.lab.world import REPLICA, World
 
 CYCLE_SECONDS = 1.0
 """Length of one duty cycle: the process is stopped for a share of it."""
@@ -22,6 +22,11 @@ CYCLE_SECONDS = 1.0
 
 class _StoppedProcess(Fault):
     """Some of the replica's processes stand still for a growing share of every second."""
+
+    @classmethod
+    def unavailable(cls, world: World) -> str | None:
+        """Not without a replica of ours."""
+        return None if world.replica is not None else "this fault needs a replica that the lab started"
 
     async def _stop_and_go(self, ramp: float, *names: str) -> None:
         loop = asyncio.get_running_loop()

@@ -55,8 +55,7 @@ class BulkInsert(Fault):
     @classmethod
     def unavailable(cls, world: World) -> str | None:
         """A fast disk takes it all."""
-        del world
-        return without_groups()
+        return without_groups(world)
 
     async def prepare(self) -> None:
         """Make the table that is imported into."""
@@ -115,8 +114,7 @@ class ColdCache(Fault):
     @classmethod
     def unavailable(cls, world: World) -> str | None:
         """With a fast disk and a page cache that nobody can empty, a cold shared_buffers is not felt."""
-        del world
-        return without_groups()
+        return without_groups(world)
 
     async def inject(self, ramp: float) -> None:
         """Empty the caches, or begin to."""

@@ -34,8 +34,7 @@ class CheckpointStorm(Fault):
     @classmethod
     def unavailable(cls, world: World) -> str | None:
         """A fast disk hides what checkpoints cost."""
-        del world
-        return without_groups()
+        return without_groups(world)
 
     async def prepare(self) -> None:
         """Make the table that the load updates, one row a page, and bring it to disk."""
@@ -104,8 +103,7 @@ class WalPressure(Fault):
     @classmethod
     def unavailable(cls, world: World) -> str | None:
         """A fast disk takes it all."""
-        del world
-        return without_groups()
+        return without_groups(world)
 
     async def prepare(self) -> None:
         """Make the application's role."""
