@@ -38,6 +38,8 @@ from kintsugi_ml.lab.world import (
 )
 
 PRIMARY = "lab-0"
+FILLING_WAL = "64MB"
+"""max_wal_size while the tables are filled: what is left of the WAL is copied for every world."""
 
 
 @contextmanager
@@ -144,11 +146,13 @@ def _primary(directory: Path, workload: Workload, server: int) -> PostgreSQL:
     primary = PostgreSQL.start(directory, version=server, settings=SETTINGS)
     if not template.exists():
         with filling(template) as folder:
+            primary.configure(max_wal_size=FILLING_WAL)
             primary.execute(f"CREATE ROLE {APP} LOGIN PASSWORD '{APP_PASSWORD}'")
             primary.execute(f"CREATE DATABASE {DATABASE} OWNER {APP}")
             asyncio.run(_fill(primary, workload))
             primary.stop("fast")
             shutil.rmtree(primary.data / "log", ignore_errors=True)
+            primary.settings.update(SETTINGS)
             subprocess.run(["cp", "-a", primary.data, folder / "data"], check=True)
     primary.stop("fast")
     shutil.rmtree(primary.data)
