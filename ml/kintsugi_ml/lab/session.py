@@ -55,15 +55,16 @@ class Session:
     url: str | None = None
     owned: bool = False
     took: list[float] = field(default_factory=list)
+    _failures: int = 0
 
     def go(self) -> int:
         """Carry out what is missing; returns how many runs that count there are now."""
         _enough_disk()
         with only_one(self.directory), accounted(), _stoppable():
-            for block in blocks(self.missing()):
-                if time.time() > self.until:
-                    break
-                self._block(block)
+            # More than once: what was void or crashed is missing again, as often as ATTEMPTS says.
+            while (missing := self.missing()) and time.time() < self.until:
+                for block in blocks(missing):
+                    self._block(block)
         return sum(state.status == "counts" for state in recording.states(self.directory).values())
 
     def missing(self) -> list[Planned]:
@@ -87,10 +88,14 @@ class Session:
             try:
                 with self._world(directory, first) as made:
                     left = self._in_world(made, left)
+                self._failures = 0
             except ServerError as error:
+                self._failures += 1
                 self.say(f"  the servers of {first.workload} did not start: {error}")
-                recording.write_crashed(self.directory, first, str(error))
-                left = left[1:]
+                if self._failures == ATTEMPTS:
+                    raise LabError(
+                        f"the servers did not start {ATTEMPTS} times in a row; mend this first: {error}"
+                    ) from error
             finally:
                 shutil.rmtree(directory, ignore_errors=True)
 

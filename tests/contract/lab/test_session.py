@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
-from kintsugi_ml.lab import cpu, dataset, run, session
+from kintsugi_ml.lab import cgroups, dataset, run, session, start
 from kintsugi_ml.lab.parts import Planned
 from kintsugi_ml.lab.run import Timing
 from kintsugi_ml.lab.session import Session
+from kintsugi_ml.lab.world import World
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -43,7 +49,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run.Timing, "draw", short)
     monkeypatch.setattr(session, "WARM_SECONDS", 3.0)
     # Other tests of this run use the CPUs, too; what makes a run void has a test of its own.
-    monkeypatch.setattr(cpu, "VOID_SHARE", math.inf)
     monkeypatch.setattr("kintsugi_ml.lab.recording.VOID_SHARE", math.inf)
 
 
@@ -76,3 +81,27 @@ def test_a_fault_is_recorded_judged_and_healed_and_a_second_call_has_nothing_to_
     said.clear()
     assert Session(tmp_path, runs, said.append).go() == 2
     assert said == []
+
+
+@pytest.mark.slow
+def test_a_server_that_crashes_in_the_middle_is_noted_cleaned_up_and_the_run_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crashes = iter([True, False])
+
+    @contextlib.contextmanager
+    def world(*arguments: Any, **options: Any) -> Iterator[World]:
+        with start.world(*arguments, **options) as made:
+            if next(crashes):
+                threading.Timer(12.0, made.primary.kill).start()
+            yield made
+
+    monkeypatch.setattr(session, "world", world)
+    assert Session(tmp_path, [planned("a", "null", "nothing")], print).go() == 1
+
+    crashed, again = dataset.entries(tmp_path)
+    assert (crashed.id, crashed.status) == ("a", "crashed")
+    assert crashed.reason
+    assert (again.id, again.status) == ("a.2", "counts")
+    assert not list((cgroups.ROOT / "cpu").glob(f"{cgroups.PARENT}/*/cgroup.procs"))
+    assert not [child for child in psutil.Process().children(recursive=True) if "postgres" in child.name()]

@@ -43,14 +43,18 @@ def test_without_room_for_the_servers_nothing_is_begun(tmp_path: Path, monkeypat
     assert not dataset.entries(tmp_path)
 
 
-def test_servers_that_do_not_start_are_noted_and_the_next_run_is_tried(
+def test_servers_that_never_start_end_the_session_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tries = 0
+
     def refuse(*_: object, **__: object) -> object:
+        nonlocal tries
+        tries += 1
         raise StartError("there is no PostgreSQL 15; install Debian's postgresql-15")
 
     monkeypatch.setattr(session, "world", refuse)
-    said: list[str] = []
-    Session(tmp_path, [planned("a"), planned("b")], said.append).go()
-    assert [(one.id, one.status) for one in dataset.entries(tmp_path)] == [("a", "crashed"), ("b", "crashed")]
-    assert any("install Debian's postgresql-15" in line for line in said)
+    with pytest.raises(LabError, match="install Debian's postgresql-15"):
+        Session(tmp_path, [planned("a"), planned("b")], print).go()
+    assert tries == session.ATTEMPTS
+    assert dataset.entries(tmp_path) == []
