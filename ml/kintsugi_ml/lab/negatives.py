@@ -17,6 +17,7 @@ from kintsugi_dev.servers.process import Process, server_user
 from kintsugi_ml.lab.cgroups import Group
 from kintsugi_ml.lab.faults.base import Effect, Fault, Trial
 from kintsugi_ml.lab.faults.parameters import CHECKPOINT, analyze_table, resize_pool, tune_setting
+from kintsugi_ml.lab.noise import IDLE_SERVICE, IDLE_SESSIONS
 from kintsugi_ml.lab.workloads.process import base_rates
 from kintsugi_ml.lab.world import DATABASE, World
 
@@ -129,12 +130,13 @@ class Deploy(Negative):
     title: ClassVar[str] = "a rolling update: new instances connect, prepare and are probed, the old ones go"
     root: ClassVar[str] = "connections"
     effect: ClassVar[Effect] = Effect(client=None, signal="sessions_opened")
-    application: ClassVar[str] = "web"
+    application: ClassVar[str] = IDLE_SERVICE
+    idle_service: ClassVar[bool] = True
     prepared: ClassVar[int] = 8
 
     async def prepare(self) -> None:
         """The instances of the old version, idle."""
-        for _ in range(round(self.scaled(8, 13))):
+        for _ in range(round(self.scaled(*IDLE_SESSIONS))):
             await self.session(self.application)
 
     async def inject(self, ramp: float) -> None:

@@ -41,6 +41,9 @@ while True:
 """
 WRITE_BYTES: Final = 1.0e6
 """Bytes per second of the `disk` noise; a thirtieth of what the primary may write."""
+IDLE_SERVICE: Final = "web"
+IDLE_SESSIONS: Final = (8, 13)
+"""How many instances the idle service has, each with one connection of its own."""
 CRON_SECONDS: Final = 10.0
 SCRAPE_SECONDS: Final = 1.0
 MONITOR_PASSWORD: Final = "monitor"
@@ -90,6 +93,21 @@ async def cron(world: World, random: Random, stack: contextlib.AsyncExitStack) -
     targets = world.targets
     batch = BATCH.format(key=targets.lookup_column, table=targets.lookup_table)
     _background(stack, _again(world.direct_dsn(), CRON_SECONDS * random.uniform(0.8, 1.2), batch))
+
+
+@contextlib.asynccontextmanager
+async def idle_service(world: World, random: Random) -> AsyncIterator[None]:
+    """A service with some idle sessions, in every run: a rolling update of one must not show before it begins."""
+    sessions: list[asyncpg.Connection] = []
+    try:
+        for _ in range(random.randint(*IDLE_SESSIONS)):
+            with contextlib.suppress(*LOST):
+                settings = {"application_name": IDLE_SERVICE}
+                sessions.append(await asyncpg.connect(world.direct_dsn(), timeout=10, server_settings=settings))
+        yield
+    finally:
+        for session in sessions:
+            session.terminate()
 
 
 NOISES: Final[Mapping[str, Source]] = {"cpu": cpu, "disk": disk, "scrapes": scrapes, "cron": cron}

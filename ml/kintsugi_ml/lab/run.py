@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from random import Random
 
@@ -18,7 +19,7 @@ from kintsugi_ml.lab import classes, remedies
 from kintsugi_ml.lab.compound import Compound
 from kintsugi_ml.lab.cpu import CpuUse
 from kintsugi_ml.lab.faults.base import LOST, NOTHING, Fault, Trial
-from kintsugi_ml.lab.noise import noise
+from kintsugi_ml.lab.noise import idle_service, noise
 from kintsugi_ml.lab.parts import Parts, Planned
 from kintsugi_ml.lab.remedies import Applied
 from kintsugi_ml.lab.world import World
@@ -74,13 +75,19 @@ async def carry_out(planned: Planned, world: World) -> Course:
     fault = classes.make(planned, world, random)
     await world.load.control(rate_factor=1.0, extra={}, pattern=planned.pattern)
     recording = _Recording(planned, world, fault, timing, random)
-    async with noise(planned.noise, world, random):
+    async with noise(planned.noise, world, random), _others(fault, world, random):
         try:
             await recording.go()
         except (*LOST, ServerError) as error:
             recording.error = f"{type(error).__name__}: {error}"
         await recording.put_back()
     return recording.course()
+
+
+def _others(fault: Fault | None, world: World, random: Random) -> AbstractAsyncContextManager[None]:
+    """The idle service, once."""
+    brought = fault is not None and fault.idle_service
+    return contextlib.nullcontext() if brought else idle_service(world, random)
 
 
 class _Recording:

@@ -64,6 +64,8 @@ class Fault(ABC):
     negative: ClassVar[bool] = False
     """A hard negative: looks like a fault and must not lead to an action."""
     forms: ClassVar[tuple[str, ...]] = ("abrupt", "ramped")
+    idle_service: ClassVar[bool] = False
+    """It brings the idle sessions itself that every other run has beside it; see noise.idle_service."""
     dirty: ClassVar[bool] = False
     """`repair` can't put everything back: the world is built anew after the run."""
 

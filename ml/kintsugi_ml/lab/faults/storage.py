@@ -18,7 +18,7 @@ from kintsugi_ml.lab.world import World
 
 IMPORT: Final = """\
 DO $$ BEGIN LOOP
-    INSERT INTO lab_import (reference, payload)
+    INSERT INTO imports (reference, payload)
         SELECT md5(random()::text), repeat(md5(row::text), 12) FROM generate_series(1, 2000) row;
     COMMIT;
 END LOOP; END $$"""
@@ -57,13 +57,6 @@ class BulkInsert(Fault):
         """A fast disk takes it all."""
         return without_groups(world)
 
-    async def prepare(self) -> None:
-        """Make the table that is imported into."""
-        await self.world.sql("DROP TABLE IF EXISTS lab_import")
-        await self.world.sql("CREATE TABLE lab_import (id bigserial PRIMARY KEY, reference text, payload text)")
-        await self.world.sql("CREATE INDEX lab_import_reference ON lab_import (reference)")
-        await self.world.sql("ALTER TABLE lab_import OWNER TO app")
-
     async def inject(self, ramp: float) -> None:
         """Start the streams at once, or one after another."""
         self._streams: list[asyncpg.Connection] = []
@@ -83,8 +76,8 @@ class BulkInsert(Fault):
         await session.execute(IMPORT)
 
     async def repair(self) -> None:
-        """Drop the table."""
-        await self.world.sql("DROP TABLE IF EXISTS lab_import")
+        """Empty the table."""
+        await self.world.sql("TRUNCATE imports")
 
     def trials(self) -> Sequence[Trial]:
         """Pause the batch."""

@@ -11,12 +11,12 @@ import asyncpg
 from kintsugi_ml.lab.faults import parameters
 from kintsugi_ml.lab.faults.base import LOST, Effect, Fault, Trial
 from kintsugi_ml.lab.faults.hogs import without_groups
+from kintsugi_ml.lab.workloads.backoffice import BALANCES
 from kintsugi_ml.lab.world import DATABASE, World
 
-STORM_PAGES = 3000
-"""24 MB: more than half of `max_wal_size`, so that full-page images alone bring on the next checkpoint."""
-STORM_ROW_BYTES = 3500
-"""Two versions of one row fill a page: a full-page image leaves out what is free."""
+STORM_PAGES = BALANCES
+"""24 MB: more than half of `max_wal_size`, so that full-page images alone bring on the next checkpoint. Two versions of
+one row fill a page: a full-page image leaves out what is free."""
 STORM_BATCH = 50
 STORM_SESSIONS = 3
 OUTBOX_ROLE = OUTBOX_PASSWORD = "lab_outbox"
@@ -36,22 +36,6 @@ class CheckpointStorm(Fault):
         """A fast disk hides what checkpoints cost."""
         return without_groups(world)
 
-    async def prepare(self) -> None:
-        """Make the table that the load updates, one row a page, and bring it to disk."""
-        await self.world.sql("DROP TABLE IF EXISTS lab_balances")
-        await self.world.sql(
-            "CREATE TABLE lab_balances (id int PRIMARY KEY, amount int, note text)"
-            " WITH (fillfactor = 50, autovacuum_enabled = off)"
-        )
-        await self.world.sql("ALTER TABLE lab_balances OWNER TO app")
-        await self.world.sql("ALTER TABLE lab_balances ALTER note SET STORAGE plain")
-        await self.world.sql(
-            "INSERT INTO lab_balances SELECT id, 0, repeat('x', $2) FROM generate_series(1, $1) id",
-            STORM_PAGES,
-            STORM_ROW_BYTES,
-        )
-        await self.world.sql("CHECKPOINT")
-
     async def inject(self, ramp: float) -> None:
         """Set the limit to its minimum and start the load; ramped, the load grows."""
         await self.world.configure(max_wal_size="32MB", min_wal_size="32MB")
@@ -69,7 +53,7 @@ class CheckpointStorm(Fault):
         due = loop.time()
         while True:
             ids = self.random.choices(range(1, STORM_PAGES + 1), k=STORM_BATCH)
-            await session.execute("UPDATE lab_balances SET amount = amount + 1 WHERE id = ANY ($1::int[])", ids)
+            await session.execute("UPDATE balances SET amount = amount + 1 WHERE id = ANY ($1::int[])", ids)
             due = max(due + STORM_BATCH / max(self._rate, 1.0), loop.time() - 0.1)
             await asyncio.sleep(due - loop.time())
 
@@ -79,8 +63,9 @@ class CheckpointStorm(Fault):
         await super().lift()
 
     async def repair(self) -> None:
-        """Drop the table."""
-        await self.world.sql("DROP TABLE IF EXISTS lab_balances")
+        """Clean the table up, and bring it to disk before the next run begins."""
+        await self.world.sql("VACUUM balances")
+        await self.world.sql("CHECKPOINT")
 
     def trials(self) -> Sequence[Trial]:
         """More room for WAL until the next checkpoint; a checkpoint by hand is one more of them."""

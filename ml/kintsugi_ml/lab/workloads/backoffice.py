@@ -24,8 +24,22 @@ PARTS: Final = 200_000
 DOCUMENTS: Final = 150_000
 REPORT_PARTS: Final = 20_000
 """Rows that one report sorts: some 1.5 MB, which fits the default work_mem of 4 MB and spills at 64 kB."""
+BALANCES: Final = 3000
+BALANCE_BYTES: Final = 3500
 HEAVY: Final = 997
 """Parts weigh 0–999; the overview asks for heavier ones than this, one in five hundred."""
+
+BATCH_TABLES: Final = f"""
+CREATE TABLE balances (id integer PRIMARY KEY, amount integer NOT NULL, note text NOT NULL)
+    WITH (fillfactor = 50, autovacuum_enabled = off);
+ALTER TABLE balances ALTER note SET STORAGE plain;
+INSERT INTO balances SELECT n, 0, repeat('x', {BALANCE_BYTES}) FROM generate_series(1, {BALANCES}) n;
+
+CREATE TABLE imports (id bigserial PRIMARY KEY, reference text, payload text) WITH (autovacuum_enabled = off);
+CREATE INDEX imports_reference ON imports (reference);
+"""
+"""What large updates and imports act on; `balances` has one row a page, two versions of which fill it. They are there
+in every run, so that nothing about them gives such a fault away before it begins."""
 
 TABLES: Final = f"""
 CREATE TABLE jobs (
@@ -72,7 +86,7 @@ CREATE TABLE acknowledged (
     at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (client, number)
 );
-"""
+{BATCH_TABLES}"""
 
 ENQUEUE: Final = "INSERT INTO jobs (state, payload) VALUES ('ready', md5($1::bigint::text))"
 DEQUEUE: Final = """
