@@ -12,6 +12,7 @@ from kintsugi_ml.lab import dataset, manifest
 from kintsugi_ml.lab.compare import Comparison, compare
 from kintsugi_ml.lab.manifest import DatasetError, Entry, Manifest
 from kintsugi_ml.lab.parts import Planned
+from kintsugi_ml.lab.run import Timing
 from kintsugi_ml.lab.session import Session
 
 
@@ -25,7 +26,7 @@ def check(directory: Path, fault: str, workload: str, say: Callable[[str], None]
     known = manifest.load(directory)
     planned = planned_like(known, fault, workload, seed=int(time.time()))
     with tempfile.TemporaryDirectory(prefix="kintsugi-lab-check-") as place:
-        Session(Path(place), [planned], say).go()
+        Session(Path(place), [planned], say, draw=Timing.short).go()
         fresh = dataset.entries(Path(place))
     if not fresh:
         say(f"{fault} on {workload} was not recorded; see the lines above for why")
@@ -43,6 +44,7 @@ def planned_like(known: Manifest, fault: str, workload: str, *, seed: int) -> Pl
         there = ", ".join(sorted({run.fault for run in known.counting()}))
         raise DatasetError(f"no run of {fault!r} that counts is recorded; there are {there}")
     here = [run for run in alike if run.workload == workload] or alike
+    here = [run for run in here if run.form == "abrupt"] or here  # a ramp takes more than a minute
     severity = statistics.median_low(run.severity for run in here)
     model = next(run for run in here if run.severity == severity)
     return Planned(

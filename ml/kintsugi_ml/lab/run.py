@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from random import Random
@@ -39,6 +40,13 @@ class Timing:
     after: float
 
     @classmethod
+    def short(cls, random: Random, form: str) -> Timing:
+        """About a minute, for a look: long enough to be felt and healed, too short to be recorded."""
+        del random
+        ramp = 25.0 if form == "ramped" else 0.0
+        return cls(settle=4.0, normal=20.0, fault=18.0 + ramp, ramp=ramp, after=12.0)
+
+    @classmethod
     def draw(cls, random: Random, form: str) -> Timing:
         """An abrupt fault shows itself in half a minute; a ramp grows for most of a minute and is then held.
 
@@ -52,6 +60,9 @@ class Timing:
             ramp=random.uniform(40, 55) if ramped else 0.0,
             after=random.uniform(20, 26),
         )
+
+
+Draw = Callable[[Random, str], Timing]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +79,10 @@ class Course:
     error: str | None = None
 
 
-async def carry_out(planned: Planned, world: World) -> Course:
-    """Do the run; always lifts and repairs."""
+async def carry_out(planned: Planned, world: World, draw: Draw = Timing.draw) -> Course:
+    """Do the run; always lifts and repairs. `draw` says how long its parts take."""
     random = Random(planned.seed)
-    timing = Timing.draw(random, planned.form)
+    timing = draw(random, planned.form)
     fault = classes.make(planned, world, random)
     await world.load.control(rate_factor=1.0, extra={}, pattern=planned.pattern)
     recording = _Recording(planned, world, fault, timing, random)

@@ -27,6 +27,7 @@ from kintsugi_ml.lab.cpu import accounted
 from kintsugi_ml.lab.parts import Planned
 from kintsugi_ml.lab.plan import blocks
 from kintsugi_ml.lab.recording import Verdict
+from kintsugi_ml.lab.run import Draw, Timing
 from kintsugi_ml.lab.start import existing_world, world
 from kintsugi_ml.lab.truth.sampler import TruthSampler
 from kintsugi_ml.lab.world import World
@@ -54,6 +55,7 @@ class Session:
     until: float = float("inf")
     url: str | None = None
     owned: bool = False
+    draw: Draw = Timing.draw
     took: list[float] = field(default_factory=list)
     _failures: int = 0
 
@@ -126,7 +128,7 @@ class Session:
 
     async def _one(self, planned: Planned, made: World, sampler: TruthSampler) -> tuple[Verdict, bool]:
         try:
-            course = await run.carry_out(planned, made)
+            course = await run.carry_out(planned, made, self.draw)
             verdict = await recording.record(self.directory, course, made, sampler)
         except Exception as error:  # noqa: BLE001 – a mistake of ours in one run must not end hours of recording
             self.say(traceback.format_exc())

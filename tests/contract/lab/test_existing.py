@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from kintsugi_dev.servers import PostgreSQL
-from kintsugi_ml.lab import dataset, run, session
+from kintsugi_ml.lab import dataset, session
 from kintsugi_ml.lab.existing import ExistingError, claimed
 from kintsugi_ml.lab.parts import Planned
 from kintsugi_ml.lab.run import Timing
@@ -97,7 +97,6 @@ def test_a_fault_is_recorded_on_it_and_what_needs_its_files_is_skipped_with_the_
         del random, form
         return Timing(settle=2.0, normal=10.0, fault=8.0, ramp=0.0, after=6.0)
 
-    monkeypatch.setattr(run.Timing, "draw", short)
     monkeypatch.setattr(session, "WARM_SECONDS", 2.0)
     monkeypatch.setattr("kintsugi_ml.lab.recording.VOID_SHARE", math.inf)
     server.stop()
@@ -108,7 +107,7 @@ def test_a_fault_is_recorded_on_it_and_what_needs_its_files_is_skipped_with_the_
         for name in ("lock-contention", "cold-cache", "replica-lost")
     ]
 
-    Session(tmp_path / "set", runs, print, url=server.dsn()).go()
+    Session(tmp_path / "set", runs, print, url=server.dsn(), draw=short).go()
 
     found = {entry.id: entry for entry in dataset.entries(tmp_path / "set")}
     assert found["lock-contention"].status == "counts"

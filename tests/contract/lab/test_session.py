@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
-from kintsugi_ml.lab import cgroups, dataset, run, session, start
+from kintsugi_ml.lab import cgroups, dataset, session, start
 from kintsugi_ml.lab.parts import Planned
 from kintsugi_ml.lab.run import Timing
 from kintsugi_ml.lab.session import Session
@@ -46,7 +46,6 @@ def planned(id: str, fault: str, remedy: str = "right") -> Planned:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run.Timing, "draw", short)
     monkeypatch.setattr(session, "WARM_SECONDS", 3.0)
     # Other tests of this run use the CPUs, too; what makes a run void has a test of its own.
     monkeypatch.setattr("kintsugi_ml.lab.recording.VOID_SHARE", math.inf)
@@ -57,7 +56,7 @@ def test_a_fault_is_recorded_judged_and_healed_and_a_second_call_has_nothing_to_
     said: list[str] = []
     runs = [planned("a", "lock-contention"), planned("b", "null", "nothing")]
 
-    counts = Session(tmp_path, runs, said.append).go()
+    counts = Session(tmp_path, runs, said.append, draw=short).go()
 
     fault, null = dataset.entries(tmp_path)
     assert counts == 2, said
@@ -79,7 +78,7 @@ def test_a_fault_is_recorded_judged_and_healed_and_a_second_call_has_nothing_to_
     assert len(read.truth.times) > 6 * len(read.frame)
 
     said.clear()
-    assert Session(tmp_path, runs, said.append).go() == 2
+    assert Session(tmp_path, runs, said.append, draw=short).go() == 2
     assert said == []
 
 
@@ -97,7 +96,7 @@ def test_a_server_that_crashes_in_the_middle_is_noted_cleaned_up_and_the_run_don
             yield made
 
     monkeypatch.setattr(session, "world", world)
-    assert Session(tmp_path, [planned("a", "null", "nothing")], print).go() == 1
+    assert Session(tmp_path, [planned("a", "null", "nothing")], print, draw=short).go() == 1
 
     crashed, again = dataset.entries(tmp_path)
     assert (crashed.id, crashed.status) == ("a", "crashed")
