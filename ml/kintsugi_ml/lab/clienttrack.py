@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kintsugi.domain.frame import Bools, Floats
 
 OK: Final = "ok"
+TIMEOUT: Final = "timeout"
 WINDOW_SECONDS: Final = 0.5
 """What one sample of the client track looks back at: some twenty requests at the lab's rates."""
 FIELDS: Final = 4
@@ -26,13 +28,25 @@ TAIL_BYTES: Final = 200_000
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """Requests in the order in which they were due: `scheduled` (Unix s), `latency` (s), `ok`, `kinds`, all `[N]`."""
+    """Requests in the order in which they were due, `[N]` each.
+
+    `scheduled` in Unix s, `latency` in s from then, `outcome` as `kintsugi_dev.load.statements.outcome` says.
+    """
 
     scheduled: Floats
     latency: Floats
-    ok: Bools
-    kinds: tuple[str, ...] = ()
-    outcomes: tuple[str, ...] = ()
+    outcome: NDArray[np.str_]
+
+    @classmethod
+    def none(cls) -> Requests:
+        """Nobody asked."""
+        return cls(np.empty(0), np.empty(0), np.empty(0, dtype=np.str_))
+
+    @property
+    def ok(self) -> Bools:
+        """Which of them were answered."""
+        answered: Bools = self.outcome == OK
+        return answered
 
     def __len__(self) -> int:
         return len(self.scheduled)
@@ -40,13 +54,16 @@ class Requests:
     def between(self, start: float, end: float) -> Requests:
         """Those that were due in `start <= t < end`."""
         first, last = np.searchsorted(self.scheduled, (start, end))
-        return Requests(
-            self.scheduled[first:last],
-            self.latency[first:last],
-            self.ok[first:last],
-            self.kinds[first:last],
-            self.outcomes[first:last],
-        )
+        return Requests(self.scheduled[first:last], self.latency[first:last], self.outcome[first:last])
+
+    def percentile(self, q: float) -> float | None:
+        """Of the latency (s) of answered and timed out requests; other failures end at once and say nothing."""
+        felt = self.latency[self.ok | (self.outcome == TIMEOUT)]
+        return float(np.percentile(felt, q)) if len(felt) else None
+
+    def answered(self) -> float | None:
+        """The share that was answered, 0 to 1; None without any request."""
+        return float(self.ok.mean()) if len(self) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +108,12 @@ def parse(lines: Iterable[str]) -> Requests:
     rows = sorted(row for line in lines if (row := _row(line)) is not None)
     return Requests(
         np.array([row[0] for row in rows], dtype=np.float64),
-        np.array([row[2] for row in rows], dtype=np.float64),
-        np.array([row[3] == OK for row in rows], dtype=np.bool_),
-        tuple(row[1] for row in rows),
-        tuple(row[3] for row in rows),
+        np.array([row[1] for row in rows], dtype=np.float64),
+        np.array([row[2] for row in rows], dtype=np.str_),
     )
 
 
-def _row(line: str) -> tuple[float, str, float, str] | None:
+def _row(line: str) -> tuple[float, float, str] | None:
     fields = line.rstrip("\r\n").split(",")
     if len(fields) != FIELDS or not line.endswith("\n"):
         return None
@@ -106,7 +121,7 @@ def _row(line: str) -> tuple[float, str, float, str] | None:
         scheduled, latency = float(fields[0]), float(fields[2])
     except ValueError:
         return None
-    return (scheduled, fields[1], latency, fields[3]) if math.isfinite(scheduled + latency) else None
+    return (scheduled, latency, fields[3]) if math.isfinite(scheduled + latency) else None
 
 
 def per_second(requests: Requests, start: float, end: float) -> Seconds:

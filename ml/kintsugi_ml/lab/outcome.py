@@ -10,12 +10,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kintsugi.domain.frame import Floats
+from kintsugi_ml.lab.clienttrack import Requests
 from kintsugi_ml.lab.parts import Parts
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 WINDOW_SECONDS: Final = 2.0
 STEP_SECONDS: Final = 0.5
@@ -28,29 +26,6 @@ HEIGHT_SECONDS: Final = 15.0
 """So long before the remedy counts as the fault at its height: a ramp has ended by then."""
 HARM_SLOWER: Final = 1.25
 HARM_SHARE: Final = 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class Requests:
-    """The clients' requests `[N]`: when each was due (Unix s), how long it took from then (s), and how it ended."""
-
-    scheduled: Floats
-    latency: Floats
-    outcome: NDArray[np.str_]
-
-    def between(self, start: float, end: float) -> Requests:
-        """Those that were due in `start <= scheduled < end`."""
-        keep = (self.scheduled >= start) & (self.scheduled < end)
-        return Requests(self.scheduled[keep], self.latency[keep], self.outcome[keep])
-
-    def percentile(self, q: float) -> float | None:
-        """Of the latency (s) of answered and timed out requests; other failures end at once and say nothing."""
-        felt = self.latency[(self.outcome == "ok") | (self.outcome == "timeout")]
-        return float(np.percentile(felt, q)) if len(felt) else None
-
-    def answered(self) -> float | None:
-        """The share that was answered, 0 to 1; None without any request."""
-        return float(np.mean(self.outcome == "ok")) if len(self.outcome) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +153,7 @@ def _phase(requests: Requests, start: float, end: float, resources: Mapping[str,
         p50=found.percentile(50),
         p95=found.percentile(95),
         p99=found.percentile(99),
-        throughput=float(np.sum(found.outcome == "ok")) / seconds,
+        throughput=float(found.ok.sum()) / seconds,
         answered=found.answered(),
         resources={name: track.mean(start, end) for name, track in resources.items()},
     )

@@ -136,8 +136,7 @@ def _entry(
         form=planned.form,
     )
     status, reason = _status(course, verdict)
-    felt = outcome.Requests(requests.scheduled, requests.latency, np.array(requests.outcomes))
-    came = outcome.measure(felt, parts, _resources(frame), consistency)
+    came = outcome.measure(requests, parts, _resources(frame), consistency)
     return _planned(planned, status, reason).model_copy(
         update={
             "root": course.root,

@@ -22,7 +22,7 @@ from kintsugi_ml.lab.truth.measures import MEASURES, Samples, track
 from kintsugi_ml.lab.truth.onset import moves
 from kintsugi_ml.lab.truth.sampler import Config, Pooler, TruthSampler, read
 
-NOBODY = Requests(np.empty(0), np.empty(0), np.empty(0, dtype=bool))
+NOBODY = Requests.none()
 ASKED = {*queries.PRIMARY_COLUMNS, *queries.TABLES_COLUMNS, *queries.REPLICA_COLUMNS, "clients_waiting", "pool_wait"}
 SETTINGS: Settings = {
     "log_destination": "jsonlog",

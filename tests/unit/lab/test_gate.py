@@ -19,7 +19,7 @@ def requests(latency: float, *, failing: float = 0.0, since: float = PARTS.injec
     scheduled = np.arange(PARTS.normal, PARTS.ended, 0.02)
     late = scheduled >= since
     ok = ~(late & (np.arange(len(scheduled)) % 100 < failing * 100))
-    return Requests(scheduled, np.where(late, latency, 0.01), ok, ("search",) * len(scheduled))
+    return Requests(scheduled, np.where(late, latency, 0.01), np.where(ok, "ok", "error"))
 
 
 def a_frame(signal: str, normal: float, fault: float) -> Frame:
@@ -55,7 +55,7 @@ def test_a_client_that_feels_nothing_does_not_pass() -> None:
 
 def test_a_rise_below_the_floor_of_latency_is_none() -> None:
     client = requests(0.01)
-    fast = Requests(client.scheduled, np.where(client.scheduled < PARTS.injected, 0.001, 0.003), client.ok)
+    fast = Requests(client.scheduled, np.where(client.scheduled < PARTS.injected, 0.001, 0.003), client.outcome)
     assert judged(Effect(client=1.5), fast).client_factor == 1.0
 
 
@@ -95,7 +95,7 @@ def test_a_hard_negative_passes_when_it_took_place_and_nobody_suffered() -> None
 
 
 def test_without_requests_nothing_is_known() -> None:
-    none = Requests(np.empty(0), np.empty(0), np.empty(0, dtype=bool))
+    none = Requests.none()
     assert judged(Effect(), none).client_factor is None
     assert not judged(Effect(), none, negative=True).passed
 

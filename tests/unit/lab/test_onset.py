@@ -15,7 +15,7 @@ from kintsugi_ml.lab.truth.measures import MEASURES, Gauge, Measure, Samples, Tr
 from kintsugi_ml.lab.truth.onset import moves, onsets, returned
 
 PARTS = Parts(normal=1000.0, injected=1030.0, remedied=1065.0, lifted=1070.0, ended=1090.0)
-NOBODY = Requests(np.empty(0), np.empty(0), np.empty(0, dtype=bool))
+NOBODY = Requests.none()
 TIMES = np.arange(PARTS.normal, PARTS.ended, 0.125)
 
 

@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from kintsugi_ml.lab.outcome import Consistency, Requests, Track, measure
+from kintsugi_ml.lab.clienttrack import Requests
+from kintsugi_ml.lab.outcome import Consistency, Track, measure
 from kintsugi_ml.lab.parts import Parts
 
 PARTS = Parts(normal=1000.0, injected=1030.0, remedied=1060.0, lifted=1062.0, ended=1085.0)
