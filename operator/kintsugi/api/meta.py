@@ -26,6 +26,8 @@ PAUSE = f"{GROUP}/pause"
 PAUSED_BY = f"{GROUP}/paused-by"
 ACKNOWLEDGE = f"{GROUP}/acknowledge"
 ACKNOWLEDGED_BY = f"{GROUP}/acknowledged-by"
+LABEL = f"{GROUP}/label"
+LABELLED_BY = f"{GROUP}/labelled-by"
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 DURATION_PATTERN = r"^([0-9]+(ms|s|m|h))+$"
