@@ -8,7 +8,8 @@
     │   └── UnavailableError      no answer (down, timeout, 5xx)
     └── PrometheusError           Prometheus refused, could not be asked, or answered nonsense
 
-Errors of SQL and PgBouncer are in `shell/sql.py` and `shell/pgbouncer.py`, beside what raises them.
+Errors of SQL, PgBouncer and the experience store are in `shell/sql.py`, `shell/pgbouncer.py` and
+`shell/experience/errors.py`, beside what raises them.
 """
 
 from __future__ import annotations

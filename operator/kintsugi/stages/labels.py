@@ -44,6 +44,10 @@ class LabelError(ValueError):
     """A label that can't be believed: what it says, what is wrong with it, and how to write it."""
 
 
+class TooEarlyError(LabelError):
+    """It is about the future; once that is past, the label is as good as any."""
+
+
 @dataclass(frozen=True, slots=True)
 class Label:
     """What one person says about one interval; `kind` None means: forget what is kept about it."""
@@ -129,10 +133,11 @@ def check_time(label: Label, now: datetime) -> None:
     """Whether a label that is not kept yet can be taken in now.
 
     Raises:
-        LabelError: it lies in the future, or too far back.
+        TooEarlyError: it lies in the future.
+        LabelError: it lies too far back.
     """
     if label.end > now:
-        raise LabelError(f"label {label} ends {human(label.end - now)} from now; label what has happened")
+        raise TooEarlyError(f"label {label} ends {human(label.end - now)} from now; label what has happened")
     if now - label.start > OLDEST:
         raise LabelError(f"label {label} is {human(now - label.start)} old, {human(OLDEST)} is the most; remove it")
 

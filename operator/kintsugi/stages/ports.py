@@ -8,6 +8,7 @@ from typing import Protocol
 
 from kintsugi.domain.actions import Candidate, Objectives, Proposal
 from kintsugi.domain.anomaly import Anomaly
+from kintsugi.domain.experience import Example
 from kintsugi.domain.forecast import Forecast
 from kintsugi.domain.frame import Frame
 from kintsugi.domain.signals import Catalogue
@@ -45,6 +46,13 @@ class Detector(Protocol):
 
     def detect(self, observed: Sequence[Observed], now: float) -> Sequence[tuple[Anomaly, DetectorState]]:
         """One anomaly and the next state per database, in the given order."""
+
+
+class Examples(Protocol):
+    """What is known of each database from before: a detector adapts from it when it starts, and when it changed."""
+
+    def examples_of(self, database: str) -> tuple[Example, ...]:
+        """The examples of a database (by its uid), oldest first. It may read a file or ask a server: not each cycle."""
 
 
 class Predictor(Protocol):
