@@ -26,6 +26,7 @@ from kintsugi.api.database import MonitoredDatabase
 from kintsugi.api.meta import GROUP, VERSION, Model
 from kintsugi.api.policy import HealingPolicy
 from kintsugi.loops.hub import Hub
+from kintsugi.shell.experience import PER_CLASS, ExperienceStore
 from kintsugi.shell.kube import Kube, load_api_client
 from kintsugi.shell.telemetry import OperatorMetrics, Pulse, log_json, serve
 from kintsugi.stages.policy import Ceiling
@@ -35,6 +36,24 @@ log = logging.getLogger(__name__)
 PLURALS = (MonitoredDatabase.PLURAL, HealingPolicy.PLURAL, HealingAction.PLURAL)
 
 
+EXPERIENCE_URL = "KINTSUGI_EXPERIENCE_URL"
+
+
+class ExperienceConfig(Model):
+    """Where experience is kept (docs/experience.md); a URL with a password belongs into the environment instead."""
+
+    url: str = Field(default="", description=f"Any SQLAlchemy URL; empty: the environment's {EXPERIENCE_URL}.")
+    per_class: int = Field(default=PER_CLASS, ge=1, le=1000, description="Examples per database, kind and class.")
+
+    def store(self) -> ExperienceStore:
+        """The store, not opened yet.
+
+        Raises:
+            ExperienceUrlError: the URL is none, or its driver is not installed.
+        """
+        return ExperienceStore(self.url or os.environ.get(EXPERIENCE_URL, ""), per_class=self.per_class)
+
+
 class OperatorConfig(Model):
     """What the person who installs the operator decides (the chart's values), from a YAML file."""
 
@@ -42,6 +61,7 @@ class OperatorConfig(Model):
     namespaces: tuple[str, ...] = Field(default=(), description="Only these; all of them when empty.")
     paused: bool = Field(default=False, description="The global kill switch.")
     audit: Path | None = Field(default=None, description="A file for the audit chain, beside the log.")
+    experience: ExperienceConfig | None = Field(default=None, description="Where experience is kept; nowhere if unset.")
     listen: str = Field(default="0.0.0.0:8080", pattern=r"^[^:]*:[0-9]+$")
 
     def capped(self) -> Ceiling:
@@ -76,7 +96,16 @@ async def run(config: OperatorConfig, *, kubeconfig: str | None = None, port_fil
     kube = Kube(api)
     metrics, pulse = OperatorMetrics(), Pulse()
     identity = f"{os.environ.get('HOSTNAME') or socket.gethostname()}/{os.getpid()}"
-    hub = Hub(kube, config.ceiling, metrics, pulse, identity=identity, audit=config.audit, namespaces=config.namespaces)
+    hub = Hub(
+        kube,
+        config.capped(),
+        metrics,
+        pulse,
+        identity=identity,
+        audit=config.audit,
+        namespaces=config.namespaces,
+        experience=config.experience.store if config.experience else None,
+    )
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)

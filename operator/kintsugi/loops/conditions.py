@@ -30,6 +30,7 @@ def conditions_of(
         said.append(("SloMeasured", False, cycle.watch.slo_problem.reason, cycle.watch.slo_problem.message))
     elif any(condition.type == "SloMeasured" for condition in conditions):
         said.append(("SloMeasured", True, "Measured", "spec.slo is measured"))
+    said += [(type_, *saying) for type_, saying in sorted(cycle.watch.beside.items())]
     for type_, status, reason, message in said:
         conditions = set_condition(
             conditions,

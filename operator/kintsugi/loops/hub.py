@@ -11,7 +11,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from kintsugi.domain.decision import DatabasePhase
 from kintsugi.engines.registry import ENGINES
 from kintsugi.loops.action import ActionLoop
 from kintsugi.loops.database import DatabaseLoop
+from kintsugi.loops.experience import ExperienceLoop
 from kintsugi.loops.fleet import Fleet
 from kintsugi.loops.observe import Observer
 from kintsugi.loops.policy import PolicyLoop
@@ -33,6 +34,7 @@ from kintsugi.shell import telemetry
 from kintsugi.shell.audit import AuditChain
 from kintsugi.shell.errors import KubeError
 from kintsugi.shell.events import EventRecorder
+from kintsugi.shell.experience import ExperienceStore
 from kintsugi.shell.gate import ApprovalGate
 from kintsugi.shell.kube import Kube
 from kintsugi.shell.secrets import Secrets
@@ -68,6 +70,7 @@ class Hub:
         identity: str,
         audit: Path | None = None,
         namespaces: Sequence[str] = (),
+        experience: Callable[[], ExperienceStore] | None = None,
     ) -> None:
         self.fleet = Fleet()
         self.watches: dict[str, Watch] = {}
@@ -98,6 +101,7 @@ class Hub:
         self._unwatchable = Unwatchable(self.services)
         self._actions = ActionLoop(self.services)
         self._policies = PolicyLoop(self.services)
+        self._experience = ExperienceLoop(self.services, experience, self._observer.past) if experience else None
         self._listed_at: float | None = None
 
     async def run(self) -> None:
@@ -108,10 +112,14 @@ class Hub:
             group.create_task(self._databases_for_ever())
             group.create_task(self._actions.run())
             group.create_task(self._test_the_gate_for_ever())
+            if self._experience is not None:
+                group.create_task(self._experience.run())
 
     async def close(self) -> None:
         """Let running steps end and be told, then close every connection."""
         await self._actions.drain()
+        if self._experience is not None:
+            await self._experience.close()
         await self._recorder.flush(FLUSH)
         await self._observer.close()
         await self.services.close()

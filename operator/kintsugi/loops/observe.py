@@ -9,6 +9,8 @@ from collections.abc import Coroutine, Hashable, Mapping, Sequence
 from typing import Any
 
 from kintsugi.api.database import MonitoredDatabase
+from kintsugi.domain.frame import Frame
+from kintsugi.loops.buffer import RingBuffer
 from kintsugi.loops.watch import Problem, Watch, reach
 from kintsugi.shell.errors import KubeError, PrometheusError
 from kintsugi.shell.prometheus import Endpoint, Group, Prometheus, Subject
@@ -61,6 +63,23 @@ class Observer:
         self._used.update(dict.fromkeys((group.endpoint for group in groups), now))
         await self._close({endpoint for endpoint, at in self._used.items() if now - at > UNUSED_AFTER})
 
+    async def past(self, database: MonitoredDatabase, watch: Watch, start: float, end: float) -> Frame:
+        """The samples `[T, S]` of a time (Unix seconds) that the buffer does not hold, as Prometheus has them.
+
+        Raises:
+            PrometheusError: it can't be asked, or refuses.
+            SecretError: the credentials can't be read.
+            KubeError: the API server could not be asked for them.
+        """
+        group = _group_at(await self._endpoint(database), database, watch)
+        start, end = _grid(start, group.interval), _grid(end, group.interval)
+        found = await self._client(group.endpoint).read(
+            group, _subjects(group, [(database, watch)]), {watch.key: watch.offers}, start=start, end=end
+        )
+        buffer = RingBuffer(watch.engine.catalogue.names(), group.interval, int((end - start) / group.interval) + 1)
+        buffer.append(found[watch.key])
+        return buffer.frame
+
     async def close(self) -> None:
         """Close all connections."""
         for task in self._reads.values():
@@ -84,7 +103,6 @@ class Observer:
 
     async def _group(self, database: MonitoredDatabase, watch: Watch) -> Group | None:
         """The group that a database is read with; None, with the problem noted, when its credentials can't be read."""
-        metrics = database.spec.metrics
         try:
             endpoint = await self._endpoint(database)
         except SecretError as error:
@@ -93,10 +111,7 @@ class Observer:
         except KubeError as error:
             watch.metrics_problem = Problem("KubernetesUnavailable", str(error))
             return None
-        labels = tuple(sorted(metrics.matchers))
-        return Group(
-            endpoint, labels, metrics.scrape_interval.total_seconds(), watch.engine.name, watch.engine.catalogue
-        )
+        return _group_at(endpoint, database, watch)
 
     async def _endpoint(self, database: MonitoredDatabase) -> Endpoint:
         metrics, namespace = database.spec.metrics, database.metadata.namespace
@@ -202,6 +217,12 @@ class Observer:
             self._used.pop(endpoint, None)
             if client := self._clients.pop(endpoint, None):
                 await client.close()
+
+
+def _group_at(endpoint: Endpoint, database: MonitoredDatabase, watch: Watch) -> Group:
+    metrics, engine = database.spec.metrics, watch.engine
+    labels = tuple(sorted(metrics.matchers))
+    return Group(endpoint, labels, metrics.scrape_interval.total_seconds(), engine.name, engine.catalogue)
 
 
 def _say_slow(group: Group, members: Sequence[Pair]) -> None:

@@ -35,7 +35,7 @@ class Watch:
     sample that detection has seen. `uid` and `spec_generation` say for which object, and which generation of it,
     the buffer was made: a changed spec, and another database of the same name, begin anew. `due` is a time of the
     monotonic clock. `said` are the incidents of which it was said that they opened or closed: once, however often
-    the status can't be written.
+    the status can't be written. `beside` are conditions from beside the cycle, by type: status, reason, message.
     """
 
     key: str
@@ -64,6 +64,7 @@ class Watch:
     forecast: Forecast = NO_FORECAST
     due: float = 0.0
     said: set[str] = field(default_factory=set)
+    beside: dict[str, tuple[bool, str, str]] = field(default_factory=dict)
 
     def reference(self, database: MonitoredDatabase, now: float) -> Frame:
         """The fault-free samples that the present is compared with; while an incident is open, those of before it."""

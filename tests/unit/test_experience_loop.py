@@ -1,0 +1,443 @@
+"""The experience loop: what people say and what actions came to is kept once, survives, and never stops anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kintsugi.api.action import ActionStatus, ApprovalStatus, Attempt, HealingAction, Phase, VerdictStatus
+from kintsugi.api.database import MonitoredDatabase
+from kintsugi.api.meta import ACKNOWLEDGE, ACKNOWLEDGED_BY, LABEL, LABELLED_BY
+from kintsugi.domain.experience import Example, LabelKind, Source
+from kintsugi.domain.frame import Frame
+from kintsugi.loops.conditions import conditions_of
+from kintsugi.loops.cycle import Cycle, Outcome
+from kintsugi.loops.experience import KEPT, ExperienceLoop
+from kintsugi.loops.people import UNDERSTOOD
+from kintsugi.loops.watch import Watch
+from kintsugi.shell.errors import PrometheusError
+from kintsugi.shell.experience import ExperienceStore
+from kintsugi_dev.memory import NORMAL, POSTGRESQL, Memory, MemoryServices
+
+KEY = "shop/orders"
+ORDERS = "uid-orders"
+
+
+class Prometheus:
+    """Remembers every second of every time, or is away."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.empty = False
+        self.asked: list[tuple[float, float]] = []
+
+    async def past(self, database: MonitoredDatabase, watch: Watch, start: float, end: float) -> Frame:
+        self.asked.append((start, end))
+        if self.away:
+            raise PrometheusError("PrometheusUnreachable", "Prometheus at http://prometheus can't be reached")
+        times = np.arange(int(start), int(end) + 1, dtype=np.float64)
+        names = POSTGRESQL.catalogue.names()
+        values = np.full((len(times), len(names)), np.nan)
+        if not self.empty:
+            values[:, names.index("commits")] = 100.0
+        return Frame(names, times, values, np.isfinite(values), 1.0)
+
+
+class Kept:
+    """One database, its experience loop, and what is kept of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.url = f"sqlite:///{path}"
+        self.memory = Memory()
+        self.memory.database()
+        self.prometheus = Prometheus()
+        self.heard: list[tuple[str, tuple[Example, ...]]] = []
+        self.services: MemoryServices = self.memory.services()
+        self.restart()
+
+    def restart(self) -> None:
+        """Another process: nothing is remembered but what is stored and what Kubernetes has."""
+        watch = self.services.watches.get(KEY)
+        self.services = self.memory.services()
+        self.services.watches[KEY].offers = watch.offers if watch else {"commits": ("kintsugi",)}
+        self.loop = ExperienceLoop(
+            self.services,
+            lambda: ExperienceStore(self.url),
+            self.prometheus.past,
+            lambda uid, examples: self.heard.append((uid, examples)),
+        )
+
+    @property
+    def watch(self) -> Watch:
+        return self.services.watches[KEY]
+
+    @property
+    def now(self) -> float:
+        return self.memory.now.timestamp()
+
+    async def look(self, after: float = 1.0) -> bool:
+        return await self.loop.look(self.now + after)
+
+    def examples(self) -> tuple[Example, ...]:
+        return ExperienceStore(self.url).examples_of(ORDERS)
+
+    def annotate(self, status: dict[str, Any] | None = None, **annotations: str | None) -> None:
+        """As a person through the API server would, stamps included."""
+        names = {"label": LABEL, "by": LABELLED_BY, "acknowledge": ACKNOWLEDGE, "acknowledged_by": ACKNOWLEDGED_BY}
+        database = self.services.fleet.databases[KEY]
+        now = {**database.metadata.annotations, **{names[key]: value for key, value in annotations.items()}}
+        metadata = database.metadata.model_copy(
+            update={"annotations": {key: value for key, value in now.items() if value is not None}}
+        )
+        update: dict[str, Any] = {"metadata": metadata}
+        if status:
+            update["status"] = database.status.model_copy(update=status)
+        self.services.fleet.databases[KEY] = database.model_copy(update=update)
+
+    def label(self, what: str, ago: float = 600.0, seconds: int = 60) -> str:
+        """A label about so many seconds before now."""
+        start = datetime.fromtimestamp(int(self.now) - ago, UTC)
+        return f"{what}@{start.isoformat()}/PT{seconds}S"
+
+    def ended(self, **status: Any) -> HealingAction:
+        """Place an action that has healed, unless it is said to have ended otherwise."""
+        at = self.memory.now - timedelta(seconds=40)
+        whole: dict[str, Any] = {
+            "phase": Phase.SUCCEEDED,
+            "attempts": (Attempt(started_at=at, executor="operator/1", outcome="done"),),
+            "verdict": VerdictStatus(outcome="Healed", reasons=("because",)),
+            "executed_at": at + timedelta(seconds=1),
+            "ended_at": at + timedelta(seconds=30),
+        }
+        key = self.memory.action(status=ActionStatus(**(whole | status)))
+        self.services.fleet.apply(HealingAction.PLURAL, self.memory.body(key))
+        return self.services.fleet.actions[key]
+
+    def condition(self, type_: str) -> tuple[bool, str, str]:
+        return self.watch.beside[type_]
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Kept:
+    return Kept(tmp_path / "experience.db")
+
+
+def kinds(examples: Sequence[Example]) -> list[tuple[str, str, str, str]]:
+    return [(one.kind.value, one.fault_class, one.source.value, one.who) for one in examples]
+
+
+# --- outcomes ---
+
+
+async def test_a_healed_action_is_kept_with_its_outcome_and_as_an_example(kept: Kept) -> None:
+    action = kept.ended()
+
+    assert await kept.look()
+
+    (trial,) = ExperienceStore(kept.url).trials_of(ORDERS)
+    assert (trial.action, trial.verdict, trial.kind) == (action.metadata.uid, "Healed", "terminate-blocker")
+    assert kinds(kept.examples()) == [("anomaly", "lock-contention", "outcome", "")]
+    assert kept.condition(KEPT) == (True, "Kept", "examples: 1 of anomalies, 0 of normal times")
+
+
+async def test_an_action_is_kept_once_however_often_it_is_looked_at(kept: Kept) -> None:
+    kept.ended()
+
+    for _ in range(3):
+        await kept.look()
+    kept.restart()
+    await kept.look()
+
+    assert len(kept.examples()) == 1
+    assert len(kept.prometheus.asked) == 1
+
+
+async def test_an_operator_killed_before_it_kept_an_outcome_keeps_it_after_its_restart(kept: Kept) -> None:
+    kept.ended()
+
+    kept.restart()
+    await kept.look()
+
+    assert len(kept.examples()) == 1
+
+
+async def test_an_action_that_did_not_heal_is_an_outcome_and_no_example(kept: Kept) -> None:
+    kept.ended(phase=Phase.FAILED, verdict=VerdictStatus(outcome="NotHealed", reasons=("still",)))
+
+    await kept.look()
+
+    assert [trial.verdict for trial in ExperienceStore(kept.url).trials_of(ORDERS)] == ["NotHealed"]
+    assert kept.examples() == ()
+
+
+async def test_a_false_alarm_that_a_person_rejects_is_an_example_of_normal(kept: Kept) -> None:
+    approval = ApprovalStatus(rejected_by="ann", reason="false alarm, the weekly report")
+    kept.ended(phase=Phase.REJECTED, verdict=None, attempts=(), executed_at=None, approval=approval)
+
+    await kept.look(after=120)
+
+    assert kinds(kept.examples()) == [("normal", "false-alarm", "person", "ann")]
+
+
+async def test_while_prometheus_is_away_an_outcome_waits_and_is_not_lost(kept: Kept) -> None:
+    kept.ended()
+    kept.prometheus.away = True
+    assert await kept.look(1)
+    kept.prometheus.away = False
+
+    await kept.look(2)
+    assert ExperienceStore(kept.url).trials_of(ORDERS) == ()  # not asked again at once
+
+    await kept.look(62)
+    assert len(kept.examples()) == 1
+
+
+async def test_samples_that_nobody_has_any_more_cost_only_the_example(kept: Kept) -> None:
+    kept.ended()
+    kept.prometheus.empty = True
+
+    await kept.look()
+
+    assert kept.examples() == ()
+    assert len(ExperienceStore(kept.url).trials_of(ORDERS)) == 1
+
+
+async def test_an_outcome_is_silent_where_a_person_has_spoken(kept: Kept) -> None:
+    kept.annotate(label=kept.label("normal:deploy", ago=44, seconds=3), by="ann")
+    kept.ended()
+
+    await kept.look()
+
+    assert kinds(kept.examples()) == [("normal", "deploy", "person", "ann")]
+
+
+# --- people ---
+
+
+async def test_a_label_becomes_an_example_and_the_person_sees_that_it_did(kept: Kept) -> None:
+    kept.annotate(label=kept.label("anomaly:lock-contention"), by="ann")
+
+    await kept.look()
+
+    (example,) = kept.examples()
+    assert (example.kind, example.source, example.who) == (LabelKind.ANOMALY, Source.PERSON, "ann")
+    assert len(example.window) == 60
+    assert kept.condition(UNDERSTOOD)[0] is True
+    assert [note for _, reason, note in kept.memory.notes.told if reason == "Labelled"] == [
+        f"kept as an example of anomaly:lock-contention: 60 s from "
+        f"{datetime.fromtimestamp(example.start, UTC):%Y-%m-%d %H:%M:%S} UTC, by ann"
+    ]
+
+
+async def test_a_label_is_taken_in_once_also_after_a_restart(kept: Kept) -> None:
+    kept.annotate(label=kept.label("anomaly"), by="ann")
+    await kept.look()
+    annotations = kept.services.fleet.databases[KEY].metadata.annotations
+
+    kept.restart()
+    kept.annotate(label=annotations[LABEL], by="ann")
+    await kept.look()
+
+    assert len(kept.examples()) == 1
+    assert len(kept.prometheus.asked) == 1
+    assert kept.memory.notes.reasons("MonitoredDatabase") == ["Labelled"]
+
+
+async def test_a_kept_label_may_become_older_than_a_new_one_could_be(kept: Kept) -> None:
+    kept.annotate(label=kept.label("anomaly"), by="ann")
+    await kept.look()
+    kept.restart()
+    kept.annotate(label=kept.label("anomaly"), by="ann")
+
+    await kept.look(after=8 * 86400)
+
+    assert kept.condition(UNDERSTOOD)[0] is True
+
+
+async def test_a_label_added_to_others_is_the_only_one_that_is_read(kept: Kept) -> None:
+    first, second = kept.label("anomaly"), kept.label("normal", ago=900)
+    kept.annotate(label=first, by="ann")
+    await kept.look()
+
+    kept.annotate(label=f"{first};{second}", by="ben")
+    await kept.look()
+
+    assert sorted(kinds(kept.examples())) == [("anomaly", "", "person", "ann"), ("normal", "", "person", "ben")]
+    assert len(kept.prometheus.asked) == 2
+
+
+async def test_a_label_that_is_wrong_is_said_and_the_others_are_kept(kept: Kept) -> None:
+    kept.annotate(label=f"nonsense;{kept.label('normal')}", by="ann")
+
+    await kept.look()
+
+    status, reason, message = kept.condition(UNDERSTOOD)
+    assert (status, reason) == (False, "NotKept")
+    assert message.startswith("label 'nonsense' names no interval; write it like")
+    assert kinds(kept.examples()) == [("normal", "", "person", "ann")]
+
+
+async def test_a_label_without_a_stamp_poisons_nothing(kept: Kept) -> None:
+    kept.annotate(label=kept.label("normal"))
+
+    await kept.look()
+
+    assert kept.examples() == ()
+    assert "carries no name" in kept.condition(UNDERSTOOD)[2]
+
+
+async def test_a_label_about_the_future_is_kept_when_that_is_past(kept: Kept) -> None:
+    kept.annotate(label=kept.label("normal", ago=0, seconds=30), by="ann")
+
+    await kept.look(10)
+    assert "from now; label what has happened" in kept.condition(UNDERSTOOD)[2]
+
+    await kept.look(80)
+    assert len(kept.examples()) == 1
+    assert kept.condition(UNDERSTOOD)[0] is True
+
+
+async def test_a_label_of_what_prometheus_does_not_have_is_said_and_not_asked_again(kept: Kept) -> None:
+    kept.prometheus.empty = True
+    kept.annotate(label=kept.label("normal"), by="ann")
+
+    await kept.look(1)
+    await kept.look(200)
+
+    assert "Prometheus has too few samples of it" in kept.condition(UNDERSTOOD)[2]
+    assert len(kept.prometheus.asked) == 1
+
+
+async def test_while_prometheus_is_away_a_label_waits_and_says_why(kept: Kept) -> None:
+    kept.prometheus.away = True
+    kept.annotate(label=kept.label("normal"), by="ann")
+    await kept.look(1)
+    assert "can't be reached" in kept.condition(UNDERSTOOD)[2]
+
+    kept.prometheus.away = False
+    await kept.look(2)
+    assert len(kept.prometheus.asked) == 1
+    await kept.look(62)
+
+    assert len(kept.examples()) == 1
+
+
+async def test_a_person_takes_back_what_was_kept(kept: Kept) -> None:
+    kept.ended()
+    await kept.look()
+    assert len(kept.examples()) == 1
+
+    kept.annotate(label=kept.label("forget", ago=120, seconds=120), by="ann")
+    await kept.look()
+
+    assert kept.examples() == ()
+    assert any(note.startswith("1 examples forgotten: forget@") for _, _, note in kept.memory.notes.told)
+
+
+async def test_removing_the_annotation_keeps_what_was_said(kept: Kept) -> None:
+    kept.annotate(label=kept.label("normal"), by="ann")
+    await kept.look()
+
+    kept.annotate(label=None, by=None)
+    await kept.look()
+
+    assert len(kept.examples()) == 1
+
+
+async def test_an_acknowledged_incident_is_an_example_of_normal_once_a_minute_of_it_is_there(kept: Kept) -> None:
+    since = kept.memory.now - timedelta(seconds=50)
+    status = {"acknowledged": "1402", "reference_since": since}
+    kept.annotate(status=status, acknowledge="1402", acknowledged_by="ann")
+
+    await kept.look(1)
+    assert kept.examples() == ()
+
+    await kept.look(70)
+    assert kinds(kept.examples()) == [("normal", "false-alarm", "person", "ann")]
+
+
+# --- the store ---
+
+
+async def test_after_a_restart_the_examples_are_read_back_and_handed_on(kept: Kept) -> None:
+    kept.annotate(label=kept.label("anomaly:bloat"), by="ann")
+    await kept.look()
+    assert [(uid, len(examples)) for uid, examples in kept.heard] == [(ORDERS, 1)]
+
+    kept.heard.clear()
+    kept.restart()
+    await kept.look()
+
+    ((uid, (example,)),) = kept.heard
+    assert (uid, example.fault_class) == (ORDERS, "bloat")
+
+
+async def test_without_news_nobody_is_told_anything(kept: Kept) -> None:
+    await kept.look()
+    await kept.look()
+
+    assert kept.heard == []
+    assert kept.condition(KEPT) == (True, "Kept", "no examples yet; label what you know (docs/experience.md)")
+    assert UNDERSTOOD not in kept.watch.beside
+
+
+async def test_a_damaged_store_is_said_and_used_again_when_it_was_moved_away(
+    kept: Kept, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept.path.write_bytes(b"no database" * 1000)
+    kept.ended()
+
+    assert not await kept.look(1)
+    assert not await kept.look(61)
+
+    status, reason, message = kept.condition(KEPT)
+    assert (status, reason) == (False, "Corrupt")
+    assert "move the file away" in message
+    assert caplog.text.count("is damaged") == 1  # said once
+
+    kept.path.unlink()
+    assert await kept.look(121)
+    assert kept.condition(KEPT)[0] is True
+    assert len(kept.examples()) == 1  # from what Kubernetes still has
+
+
+async def test_a_url_that_is_none_is_said_and_stops_nothing(kept: Kept) -> None:
+    kept.url = "not a url"
+
+    assert not await kept.look()
+
+    assert kept.condition(KEPT)[1] == "WrongUrl"
+
+
+async def test_before_everything_is_listed_nothing_is_looked_at(kept: Kept) -> None:
+    kept.services.fleet.complete = False
+
+    assert await kept.look()
+
+    assert not kept.path.exists()
+
+
+async def test_what_the_loop_says_stands_in_the_databases_conditions(kept: Kept) -> None:
+    kept.path.write_bytes(b"no database" * 1000)
+    await kept.look()
+    database = kept.services.fleet.databases[KEY]
+    cycle = Cycle(
+        database=database,
+        watch=kept.watch,
+        policy=kept.services.policy_for(database),
+        anomaly=NORMAL,
+        actions=(),
+        incident=None,
+        now=kept.memory.now,
+    )
+
+    found = {one.type: one for one in conditions_of(cycle, Outcome(), (), None)}
+
+    assert (found[KEPT].status, found[KEPT].reason) == ("False", "Corrupt")
+    assert found["Healthy"].status == "True"
