@@ -96,7 +96,7 @@ def test_a_gauge_reaches_back_two_and_a_half_scrapes_and_a_rate_four() -> None:
 
 def test_every_expression_renders_without_a_placeholder_left() -> None:
     for one in CATALOGUE:
-        for source in one.sources:
+        for source in one.exporters:
             assert "$" not in render(one, source, ("service",), 'service="orders"', 5.0)
 
 

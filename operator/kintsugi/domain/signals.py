@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
+LOGS: Final = "logs"
+"""The one source that Prometheus is not asked for: classes of the server's log lines."""
 
 class Hurts(StrEnum):
     """The direction in which a signal's change means harm."""
@@ -42,7 +45,7 @@ class Signal:
 
     `floor` is the smallest change, in `unit`, that could ever matter: a scale below it is measurement noise, and a
     deviation is never divided by less. `sources` maps an exporter's name to its PromQL template (see
-    `engines/catalogue.py` for the placeholders).
+    `engines/catalogue.py` for the placeholders), and `logs` to the classes of log lines that are counted.
     """
 
     name: str
@@ -55,6 +58,10 @@ class Signal:
     description: str
     sources: Mapping[str, str]
 
+    @property
+    def exporters(self) -> tuple[str, ...]:
+        """The sources that Prometheus can be asked for, preferred one first."""
+        return tuple(source for source in self.sources if source != LOGS)
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
@@ -76,3 +83,7 @@ class Catalogue:
     def get(self, name: str) -> Signal | None:
         """The signal called `name`, or None."""
         return next((signal for signal in self.signals if signal.name == name), None)
+
+    def logged(self) -> Mapping[str, str]:
+        """The signals that are counted in the server's log: name, and the classes of lines."""
+        return {signal.name: signal.sources[LOGS] for signal in self.signals if LOGS in signal.sources}

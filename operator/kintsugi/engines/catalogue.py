@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from string import Template
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
-from kintsugi.domain.signals import Catalogue, Hurts, Kind, Role, Signal
+from kintsugi.domain.signals import LOGS, Catalogue, Hurts, Kind, Role, Signal
 
 COMPONENTS: Final = (
     "client",
@@ -34,7 +34,8 @@ COMPONENTS: Final = (
     "host-memory",
     "host-io",
 )
-SOURCES: Final = ("kintsugi", "client", "postgres_exporter", "node_exporter")
+Source = Literal["kintsugi", "client", "postgres_exporter", "node_exporter", "logs"]
+SOURCES: Final[tuple[Source, ...]] = get_args(Source)
 
 GAUGE_INTERVALS: Final = 2.5
 """How many scrape intervals a gauge may be old: one lost scrape is bridged, two show as a gap."""
@@ -69,13 +70,13 @@ class _Entry(BaseModel):
     role: Role
     floor: float = Field(gt=0, allow_inf_nan=False)
     description: str = Field(min_length=10, pattern=r"\.$")
-    sources: Mapping[Literal["kintsugi", "client", "postgres_exporter", "node_exporter"], str] = Field(min_length=1)
+    sources: Mapping[Source, str] = Field(min_length=1)
 
     @field_validator("sources")
     @classmethod
     def _templates(cls, sources: Mapping[str, str]) -> Mapping[str, str]:
         for source, template in sources.items():
-            if problem := _template_problem(template):
+            if problem := _words_problem(template) if source == LOGS else _template_problem(template):
                 raise ValueError(f"{source}: {problem}")
         return sources
 
@@ -139,7 +140,7 @@ def render(signal: Signal, source: str, group_labels: Sequence[str], selector: s
 
     Args:
         signal: which signal.
-        source: which exporter's expression (a key of `signal.sources`).
+        source: which exporter's expression (one of `signal.exporters`).
         group_labels: the label names that tell databases apart, `("namespace", "service")` for example.
         selector: the body of a label selector that picks them, `namespace=~"shop|bank",service=~"orders|pay"`.
         interval: seconds between two scrapes; a gap shows after about 2.5 of them.
@@ -154,6 +155,14 @@ def render(signal: Signal, source: str, group_labels: Sequence[str], selector: s
 
 def _duration(seconds: float) -> str:
     return f"{round(seconds * 1000)}ms"
+
+
+def _words_problem(words: str) -> str:
+    """What is wrong with the classes of log lines that a signal counts; empty when nothing is."""
+    wrong = [word for word in words.split() if not re.fullmatch(r"[a-z][a-zA-Z0-9_]*\*?", word)]
+    if wrong or not words.split():
+        return f"{' '.join(wrong) or 'nothing'} is no class of log lines; write some, error_* deadlock for example"
+    return ""
 
 
 def _template_problem(template: str) -> str:

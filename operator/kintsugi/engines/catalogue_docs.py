@@ -30,7 +30,8 @@ of them were found for a database and which are missing.
 
 From whom: **kintsugi** is our collector (`kintsugi collect`, see [collector.md](collector.md)); **postgres_exporter**
 is version 0.11.1 as in Debian 12; **node_exporter** is that of the database's machine; **client** are metrics that the
-database's own clients export. Missing is not zero: where a source can't say, there is a gap.
+database's own clients export; **logs** is the server's log, where `spec.logs` names it (see [logs.md](logs.md)).
+Missing is not zero: where a source can't say, there is a gap.
 """
 
 
@@ -51,7 +52,7 @@ def _part(catalogue: Catalogue, component: str) -> Iterator[str]:
     yield "| signal | says | unit | hurts | role | floor | from |"
     yield "|---|---|---|---|---|---|---|"
     yield from (_row(signal) for signal in signals)
-    yield "\n<details><summary>PromQL</summary>\n\n```"
+    yield "\n<details><summary>PromQL, and classes of log lines</summary>\n\n```"
     for signal in signals:
         yield from (f"{signal.name} ({source})\n  {template}" for source, template in signal.sources.items())
     yield "```\n\n</details>\n"

@@ -141,6 +141,11 @@ class Kube:
         answer = await self.request("GET", f"/api/v1/namespaces/{namespace}/pods", query={"labelSelector": selector})
         return list(answer["items"])
 
+    async def pod_log(self, namespace: str, pod: str, query: Json) -> bytes:
+        """What a container wrote, as the API server's `log` subresource gives it with this query."""
+        path = f"/api/v1/namespaces/{namespace}/pods/{pod}/log"
+        return await self.run(lambda: fetch(self.api, "GET", path, query=query, accept="*/*"))
+
     async def create_event(self, namespace: str, body: Json) -> None:
         """Create an `events.k8s.io/v1` Event."""
         await self.request("POST", f"{_EVENTS}/namespaces/{namespace}/events", body)
@@ -164,7 +169,22 @@ def send(
     seconds: float = TIMEOUT,
 ) -> Json:
     """`Kube.request`, synchronously; raises the official client's `ApiException`."""
-    headers = {"Accept": "application/json"}
+    answer: Json = json.loads(fetch(api, method, path, body, query=query, seconds=seconds))
+    return answer
+
+
+def fetch(
+    api: client.ApiClient,
+    method: str,
+    path: str,
+    body: Json | None = None,
+    *,
+    query: Json | None = None,
+    seconds: float = TIMEOUT,
+    accept: str = "application/json",
+) -> bytes:
+    """The bytes that one request is answered with; raises the official client's `ApiException`."""
+    headers = {"Accept": accept}
     if body is not None:
         headers["Content-Type"] = MERGE_PATCH if method == "PATCH" else "application/json"
     serialized = api.param_serialize(
@@ -176,11 +196,10 @@ def send(
         auth_settings=["BearerToken"],
     )
     response = api.call_api(*serialized, _request_timeout=seconds)
-    data = response.read()
+    data: bytes = response.read()
     if not 200 <= response.status < 300:
-        raise client.ApiException(status=response.status, reason=response.reason, body=data.decode())
-    answer: Json = json.loads(data)
-    return answer
+        raise client.ApiException(status=response.status, reason=response.reason, body=data.decode(errors="replace"))
+    return data
 
 
 def _age(version: str) -> int:

@@ -105,7 +105,7 @@ class Prometheus:
         wanted = [
             (signal, source)
             for signal in group.catalogue
-            for source in signal.sources
+            for source in signal.exporters
             if any(source in offers.get(subject.key, {}).get(signal.name, ()) for subject in subjects)
         ]
         times = np.arange(start, end + group.interval / 2, group.interval)
@@ -118,9 +118,9 @@ class Prometheus:
 
     async def discover(self, group: Group, subjects: Sequence[Subject], now: float) -> Offers:
         """Which signals each database offers, and from where: what had samples in the last five minutes."""
-        wanted = [(signal, source) for signal in group.catalogue for source in signal.sources]
+        wanted = [(signal, source) for signal in group.catalogue for source in signal.exporters]
         found: dict[str, dict[str, list[str]]] = {subject.key: {} for subject in subjects}
-        order = {(signal.name, source): i for signal in group.catalogue for i, source in enumerate(signal.sources)}
+        order = {(signal.name, source): i for signal in group.catalogue for i, source in enumerate(signal.exporters)}
         for key, signal, source, _ in await self._series(group, subjects, wanted, now, now, DISCOVERY_INTERVAL):
             found[key].setdefault(signal, []).append(source)
         return {

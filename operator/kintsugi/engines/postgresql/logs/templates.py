@@ -145,7 +145,12 @@ def _after_comment(sql: str, at: int) -> int:
 
 
 def _plan(text: str) -> str:
-    """The shape of a plan in JSON: its nodes with the tables and indexes they read, and the statement."""
+    """The shape of a plan in JSON: its nodes with the tables and indexes they read, and the statement.
+
+    A plan as text (auto_explain's default) follows its statement without a mark, and is taken for a part of it.
+    """
+    if text.startswith("Query Text: "):
+        return f"of {of_statement(text.removeprefix('Query Text: '))}"
     try:
         plan = json.loads(text)
     except ValueError:

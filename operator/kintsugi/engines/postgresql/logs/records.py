@@ -1,0 +1,86 @@
+"""From bytes that come in pieces to lines, in a fixed amount of memory, whatever the bytes are."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Final
+
+from kintsugi.engines.postgresql.logs.line import Line, line_of
+
+LINE_BYTES: Final = 256 * 1024
+"""Of a longer line only its beginning is read: it holds time, severity, SQLSTATE and the message's first words."""
+
+
+class Decoder(ABC):
+    """One log file, or one container's output, from its beginning or from anywhere in it.
+
+    `pending` bytes at the end of what was fed belong to a record that was not given out yet: who reads on later begins
+    there. `junk` counts lines that were no log lines. What was logged before `since` (Unix s) is left out.
+    """
+
+    def __init__(self, since: float = 0.0) -> None:
+        self.since = since
+        self.junk = 0
+        self._half = b""
+        self._size = 0
+        self._quotes = 0
+        self._open = 0
+
+    @property
+    def pending(self) -> int:
+        """Bytes fed that belong to a record not yet given out."""
+        return self._open + self._size
+
+    def feed(self, data: bytes) -> list[Line]:
+        """The records that these bytes complete.
+
+        Raises:
+            LogZoneError: the log's times can't be understood.
+        """
+        found: list[Line] = []
+        *whole, rest = data.split(b"\n")
+        for piece in whole:
+            self._keep(piece)
+            found += self._ended(cut=self._size + 1 > LINE_BYTES, newline=1)
+        self._keep(rest)
+        return found
+
+    def idle(self) -> list[Line]:
+        """Nothing was written for a while: the last record is whole, unless its last line is not."""
+        return [] if self._size else list(self._last())
+
+    def end(self) -> list[Line]:
+        """Nothing will ever follow; the last line may lack its end.
+
+        Raises:
+            LogZoneError: as `feed`.
+        """
+        found = self._ended(cut=True, newline=0) if self._size else []
+        return [*found, *self._last()]
+
+    @abstractmethod
+    def _line(self, raw: bytes, cut: bool, quotes: int, size: int) -> Iterator[Line]:
+        """The records that one line of `size` bytes completes; of a `cut` one `raw` is the beginning.
+
+        What stays open is counted in `_open`; `quotes` are the double quotes in the whole line.
+        """
+
+    def _last(self) -> Iterator[Line]:
+        """The open record, taken as whole."""
+        yield from ()
+
+    def _said(self, time: float, severity: str, state: str, message: str, context: str) -> Iterator[Line]:
+        if time >= self.since:
+            yield line_of(time, severity, state, message, context)
+
+    def _keep(self, piece: bytes) -> None:
+        self._quotes += piece.count(b'"')
+        self._size += len(piece)
+        if len(self._half) < LINE_BYTES:
+            self._half += piece[: LINE_BYTES - len(self._half)]
+
+    def _ended(self, *, cut: bool, newline: int) -> list[Line]:
+        raw, quotes, size = self._half, self._quotes, self._size + newline
+        self._half, self._quotes, self._size = b"", 0, 0
+        return list(self._line(raw.removesuffix(b"\r"), cut, quotes, size))
