@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from kintsugi.api.policy import Mode
-from kintsugi.app import load_config
+from kintsugi.app import EXPERIENCE_URL, load_config
 from kintsugi.collector import config as collector
 from kintsugi.engines.risk import RISKS
 from kintsugi_dev.cluster import Cluster, CommandError
@@ -47,6 +47,9 @@ VALUES: dict[str, list[str]] = {
         "ceiling.databases={*.shop.svc}",
         "ceiling.concurrent=3",
     ],
+    "experience on a volume": ["experience.persistence.enabled=true", "experience.persistence.storageClass=fast"],
+    "experience elsewhere": ["experience.urlSecret.name=experience", "experience.perClass=5"],
+    "no experience": ["experience.enabled=false"],
     "nobody's roles": ["rbac.people=false", "prometheusAnnotations=false"],
 }
 WRONG = {
@@ -64,6 +67,8 @@ WRONG = {
     "an unknown pull policy": ("image.pullPolicy=Sometimes", "at '/image/pullPolicy': value must be one of"),
     "a resource that isn't one": ("operator.resources.limits.memry=1Gi", "additional properties 'memry' not allowed"),
     "a collector of nothing": ("collector.enabled=true", "at '/collector/config': missing property 'databases'"),
+    "a password in the open": ("experience.url=postgresql://kintsugi:hush@db/x", "at '/experience/url'"),
+    "no examples at all": ("experience.perClass=0", "at '/experience/perClass': minimum: got 0, want 1"),
     "memory in words": ("operator.resources.limits.memory=much", "at '/operator/resources/limits/memory'"),
 }
 
@@ -136,6 +141,13 @@ def test_the_operator_reads_the_configuration_that_the_chart_writes(
     assert config.ceiling.mode is (Mode.AUTO_MEDIUM_RISK if everything else Mode.APPROVE)
     assert config.ceiling.concurrent == (3 if everything else None)
     assert config.ceiling.actions == (("analyze-table", "failover") if everything else ())
+    if "experience.enabled=false" in values:
+        assert config.experience is None
+    else:
+        elsewhere = "experience.perClass=5" in values
+        assert config.experience is not None
+        assert config.experience.url == ("" if elsewhere else "sqlite:////var/lib/kintsugi/experience.db")
+        assert config.experience.per_class == (5 if elsewhere else 10)
     assert config.namespaces == (
         ("default", "kube-public") if "rbac.namespaces={default,kube-public}" in values else ()
     )
@@ -178,6 +190,7 @@ MAY_NOT = [
     ("update", "healingactions.kintsugi.dev/approve-high"),
     ("update", "healingactions.kintsugi.dev/reject"),
     ("update", "monitoreddatabases.kintsugi.dev/pause"),
+    ("update", "monitoreddatabases.kintsugi.dev/label"),
     ("update", "healingpolicies.kintsugi.dev/automate"),
     ("list", "secrets"),
     ("watch", "secrets"),
@@ -192,6 +205,7 @@ MAY_NOT = [
     ("update", "statefulsets.apps"),
     ("delete", "services"),
     ("get", "configmaps"),
+    ("create", "persistentvolumeclaims"),
     ("get", "nodes"),
     ("create", "serviceaccounts/token"),
     ("create", "rolebindings.rbac.authorization.k8s.io"),
@@ -253,18 +267,30 @@ PEOPLE = {
         [*APPROVE, ("create", "healingactions.kintsugi.dev"), ("update", "healingpolicies.kintsugi.dev/automate")],
     ),
     "kintsugi-approver": (
-        [*APPROVE, ("patch", "healingactions.kintsugi.dev"), ("update", "healingactions.kintsugi.dev/reject")],
+        [
+            *APPROVE,
+            ("patch", "healingactions.kintsugi.dev"),
+            ("update", "healingactions.kintsugi.dev/reject"),
+            ("update", "monitoreddatabases.kintsugi.dev/label"),
+        ],
         [
             ("create", "healingactions.kintsugi.dev"),
             ("patch", "healingactions.kintsugi.dev/status"),
             ("update", "healingpolicies.kintsugi.dev/automate"),
         ],
     ),
-    "kintsugi-owner": ([("update", "healingpolicies.kintsugi.dev/automate")], APPROVE),
+    "kintsugi-owner": (
+        [("update", "healingpolicies.kintsugi.dev/automate")],
+        [*APPROVE, ("update", "monitoreddatabases.kintsugi.dev/label")],
+    ),
     "view": ([("get", "monitoreddatabases.kintsugi.dev")], [("patch", "monitoreddatabases.kintsugi.dev"), *APPROVE]),
     "edit": (
         [("create", "monitoreddatabases.kintsugi.dev")],
-        [*APPROVE, ("update", "healingpolicies.kintsugi.dev/automate")],
+        [
+            *APPROVE,
+            ("update", "healingpolicies.kintsugi.dev/automate"),
+            ("update", "monitoreddatabases.kintsugi.dev/label"),
+        ],
     ),
     "admin": (
         [("create", "healingpolicies.kintsugi.dev")],
@@ -303,6 +329,42 @@ def test_the_operators_pod_says_how_it_is_and_can_write_nothing(bare: Cluster) -
     assert container["ports"] == [{"name": "http", "containerPort": 8080}]
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
     assert pod["serviceAccountName"] == "kintsugi"
+
+
+@pytest.mark.parametrize(
+    ("values", "volume"),
+    [
+        ((), {"emptyDir": {"sizeLimit": "1Gi"}}),
+        (("experience.persistence.enabled=true",), {"persistentVolumeClaim": {"claimName": "kintsugi-experience"}}),
+        (
+            ("experience.persistence.enabled=true", "experience.persistence.existingClaim=mine"),
+            {"persistentVolumeClaim": {"claimName": "mine"}},
+        ),
+    ],
+    ids=["until the pod goes", "on a claim of the chart's", "on a claim of yours"],
+)
+def test_experience_is_kept_where_the_values_say(
+    values: tuple[str, ...], volume: dict[str, Any], bare: Cluster
+) -> None:
+    rendered = _render(bare, *values)
+    pod = _one(rendered, "Deployment", "kintsugi")["spec"]["template"]["spec"]
+
+    assert {"name": "experience"} | volume in pod["volumes"]
+    assert {"name": "experience", "mountPath": "/var/lib/kintsugi"} in pod["containers"][0]["volumeMounts"]
+    assert ("kind: PersistentVolumeClaim" in rendered) is (
+        volume.get("persistentVolumeClaim") is not None and len(values) == 1
+    )
+
+
+def test_the_url_with_a_password_comes_from_a_secret_and_stands_nowhere_else(bare: Cluster) -> None:
+    rendered = _render(bare, "experience.urlSecret.name=experience")
+    container = _one(rendered, "Deployment", "kintsugi")["spec"]["template"]["spec"]["containers"][0]
+
+    source = {"valueFrom": {"secretKeyRef": {"name": "experience", "key": "url"}}}
+    assert {"name": EXPERIENCE_URL} | source in container["env"]
+    assert (
+        "url" not in yaml.safe_load(_one(rendered, "ConfigMap", "kintsugi-config")["data"]["config.yaml"])["experience"]
+    )
 
 
 def test_a_changed_ceiling_restarts_the_operator(bare: Cluster) -> None:

@@ -32,7 +32,23 @@ ceiling:
 paused: {{ .Values.paused }}
 namespaces:
   {{- toYaml .Values.rbac.namespaces | nindent 2 }}
+{{- with .Values.experience }}
+{{- if .enabled }}
+experience:
+  {{- if not .urlSecret.name }}
+  url: {{ .url | quote }}
+  {{- end }}
+  perClass: {{ .perClass }}
+{{- end }}
+{{- end }}
 listen: 0.0.0.0:8080
+{{- end }}
+
+{{/* The claim that holds /var/lib/kintsugi; empty for an emptyDir. */}}
+{{- define "kintsugi.experienceClaim" -}}
+{{- with .Values.experience.persistence }}
+{{- if .enabled }}{{ .existingClaim | default (printf "%s-experience" $.Release.Name) }}{{ end }}
+{{- end }}
 {{- end }}
 
 {{/* Nothing that a container could use to become more than it is. */}}
