@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from kintsugi.shell.kube import load_api_client
+from kintsugi.stages.labels import read_labels
 from kintsugi_dev.cluster import Cluster
 from kintsugi_dev.people import Handle, Person, RefusedError, Shop
 from kintsugi_dev.people.objects import a_database
@@ -43,6 +45,14 @@ def untouched(target: Handle) -> None:
 
 def paused(target: Handle) -> None:
     target.annotate(target.shop.pat, pause="migration until noon")
+
+
+ANOMALY = "anomaly:lock-contention@2026-01-02T03:04:00Z/PT2M"
+NORMAL = "normal:backup@2026-01-02T03:04:00Z/PT2M"
+
+
+def labelled(target: Handle) -> None:
+    target.annotate(target.shop.pat, label=ANOMALY)
 
 
 def make(person: Person, shop: Shop, **spec: Any) -> object:
@@ -205,6 +215,43 @@ ATTACKS = (
         lambda t: t.annotate(t.shop.pat, label="disk"),
     ),
     Attack(
+        "an editor changes what a person labelled",
+        lambda s, t: t.annotate(s.eve, label=NORMAL),
+        "eve may not label",
+        labelled,
+    ),
+    Attack(
+        "an editor adds a label of his own to a person's",
+        lambda s, t: t.annotate(s.eve, label=f"{ANOMALY};{NORMAL}", labelled_by="pat"),
+        "eve may not label",
+        labelled,
+    ),
+    Attack(
+        "an editor creates a labelled database",
+        lambda s, t: s.eve.create(DATABASES, s.namespace, a_database(annotations={K + "label": NORMAL})),
+        "eve may not label",
+    ),
+    Attack(
+        "an editor takes a label back by a replace without annotations",
+        lambda s, t: t.replace(s.eve, lambda o: o["metadata"].pop("annotations")),
+        "eve may not label",
+        labelled,
+    ),
+    Attack("an editor rewrites labelled-by", lambda s, t: t.annotate(s.eve, labelled_by="dora"), STAMPS, labelled),
+    Attack("an editor removes labelled-by", lambda s, t: t.annotate(s.eve, labelled_by=None), STAMPS, labelled),
+    Attack(
+        "the person on call has another named for the label",
+        lambda s, t: t.annotate(s.pat, labelled_by="dora"),
+        STAMPS,
+        labelled,
+    ),
+    Attack("who may approve labels all the same", lambda s, t: t.annotate(s.ann, label=NORMAL), "ann may not label"),
+    Attack(
+        "the person on call slips a label in through the status",
+        lambda s, t: t.patch(s.pat, {"metadata": {"annotations": {K + "label": NORMAL}}}, "status"),
+        STATUS,
+    ),
+    Attack(
         "the person on call may pause, and changes the host with it",
         lambda s, t: t.patch(
             s.pat, {"spec": {"connection": {"host": "evil"}}, "metadata": {"annotations": {K + "pause": "x"}}}
@@ -218,6 +265,11 @@ ATTACKS = (
     Attack(
         "the operator acknowledges",
         lambda s, t: t.annotate(s.operator, acknowledge="x"),
+        "the operator approves, rejects, pauses",
+    ),
+    Attack(
+        "the operator labels what it was taught by",
+        lambda s, t: t.annotate(s.operator, label=NORMAL),
         "the operator approves, rejects, pauses",
     ),
     Attack(
@@ -293,6 +345,36 @@ def test_a_name_typed_beside_a_pause_is_overwritten_with_the_true_one(target: Ha
     target.annotate(target.shop.pat, pause="x", paused_by="dora")
 
     assert target.ours == {"pause": "x", "paused-by": "pat"}
+
+
+def test_a_name_typed_beside_a_label_is_overwritten_with_the_true_one(target: Handle) -> None:
+    target.annotate(target.shop.pat, label=ANOMALY, labelled_by="dora")
+
+    assert target.ours == {"label": ANOMALY, "labelled-by": "pat"}
+
+
+def test_the_last_one_to_change_a_label_is_the_one_named(target: Handle) -> None:
+    labelled(target)
+
+    target.annotate(target.shop.person("vic", EDITORS, "oncall"), label=f"{ANOMALY};{NORMAL}")
+
+    assert target.ours["labelled-by"] == "vic"
+
+
+def test_a_label_sent_with_the_operators_status_is_refused_or_lost(target: Handle) -> None:
+    with contextlib.suppress(RefusedError):
+        target.patch(target.shop.operator, {"metadata": {"annotations": {K + "label": NORMAL}}}, "status")
+
+    assert target.ours == {}
+
+
+def test_what_the_api_server_stamped_is_what_the_operator_believes(target: Handle) -> None:
+    target.annotate(target.shop.pat, label=f"{ANOMALY};{NORMAL}")
+
+    found = read_labels(target.object()["metadata"]["annotations"])
+
+    assert found.problems == ()
+    assert [(label.fault_class, label.who) for label in found.labels] == [("backup", "pat")]  # the last word counts
 
 
 def test_a_database_is_created_paused_by_somebody_who_may(shop: Shop) -> None:

@@ -103,6 +103,17 @@ def test_an_open_circuit_is_acknowledged(shop: Shop, kubectl: Kubectl) -> None:
     assert shop.annotations(DATABASES, database)[K + "acknowledged-by"] == "pat"
 
 
+def test_a_label_typed_as_the_docs_say_is_stamped(shop: Shop, kubectl: Kubectl) -> None:
+    database = shop.database()
+    one, two = "anomaly:lock-contention@2026-01-02T03:04:00Z/PT2M", "normal:backup@2026-01-02T04:00:00+01:00/PT1H"
+
+    kubectl(shop.pat, "annotate", "mdb", database, f"{K}label={one}")
+    kubectl(shop.pat, "annotate", "mdb", database, "--overwrite", f"{K}label={one}; {two}")
+
+    found = shop.annotations(DATABASES, database)
+    assert (found[K + "label"], found[K + "labelled-by"]) == (f"{one}; {two}", "pat")
+
+
 def test_client_side_apply_of_a_paused_database_keeps_the_pause(shop: Shop, kubectl: Kubectl, cluster: Cluster) -> None:
     database = shop.database()
     kubectl(shop.pat, "annotate", "mdb", database, f"{K}pause=noon")

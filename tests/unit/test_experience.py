@@ -259,6 +259,22 @@ def test_two_that_write_at_once_both_succeed_and_nothing_is_kept_twice(path: Pat
     assert len(ids(opened(path))) == 4 * 8 + 1
 
 
+def test_what_another_process_has_just_written_is_known(
+    store: ExperienceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a server that lets both look before either writes."""
+    store.add_trial(a_trial(), an_example(), NOW)
+
+    class Blind:
+        def where(self, *_: Any) -> Any:
+            return text("SELECT 1 WHERE 1 = 0")
+
+    monkeypatch.setattr(store_module, "select", lambda *_: Blind())
+
+    assert not store.add_trial(a_trial(), None, NOW)
+    assert not store.add_example(an_example(), NOW)
+
+
 def test_a_store_held_by_another_process_for_too_long_is_said_to_be_busy(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ ExperienceError
 ├── FullExperienceError           no space is left
 ├── BusyExperienceError           another process held it for too long
 ├── NewerExperienceError          a newer version of Kintsugi has written it
+├── DuplicateExperienceError      another process has just written the same row; the store's methods return False
 └── UnavailableExperienceError    it can't be reached, or failed in another way
 """
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 import sqlite3
 from typing import ClassVar
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from kintsugi.shell.errors import ShellError
 
@@ -65,12 +66,20 @@ class NewerExperienceError(ExperienceError):
     reason = "NewerSchema"
 
 
+class DuplicateExperienceError(ExperienceError):
+    """Another process has written the same row between our look and our write."""
+
+    reason = "Duplicate"
+
+
 class UnavailableExperienceError(ExperienceError):
     """It can't be reached, or failed in another way."""
 
 
 def typed(error: DBAPIError, where: str) -> ExperienceError:
     """The error of ours that a driver's error means; `where` is the URL without its password."""
+    if isinstance(error, IntegrityError):
+        return DuplicateExperienceError(f"another process has just written the same into {where}; read it again")
     original = error.orig
     words = (str(original).strip().splitlines() or [type(original).__name__])[0]
     name = getattr(original, "sqlite_errorname", "") if isinstance(original, sqlite3.Error) else ""

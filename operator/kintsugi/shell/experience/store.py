@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Row, Table, and_, delete, func, insert, selec
 from kintsugi.domain.actions import Objectives
 from kintsugi.domain.experience import Example, LabelKind, Source, Trial
 from kintsugi.shell.experience.engine import Database
+from kintsugi.shell.experience.errors import DuplicateExperienceError
 from kintsugi.shell.experience.frames import BadFrameError, pack, unpack
 from kintsugi.shell.experience.schema import EXAMPLES, OUTCOMES, migrate
 
@@ -73,19 +74,26 @@ class ExperienceStore:
 
     def add_example(self, example: Example, now: float) -> bool:
         """Keep an example; False when it is known. A person's replaces what outcomes say about a part of its time."""
-        with self._database.writing() as connection:
-            return self._add(connection, example, now)
+        try:
+            with self._database.writing() as connection:
+                return self._add(connection, example, now)
+        except DuplicateExperienceError:
+            return False
 
     def add_trial(self, trial: Trial, example: Example | None, now: float) -> bool:
         """Keep an outcome and the example that it is, both or neither; False when the outcome is known."""
-        with self._database.writing() as connection:
-            if connection.execute(select(OUTCOMES.c.action).where(OUTCOMES.c.action == trial.action)).first():
-                return False
-            connection.execute(insert(OUTCOMES).values(**_trial_row(trial), created=now))
-            _drop_oldest(connection, OUTCOMES, OUTCOMES.c.database == trial.database, OUTCOMES.c.ended, OUTCOMES_KEPT)
-            if example is not None:
-                self._add(connection, example, now)
-            return True
+        try:
+            with self._database.writing() as connection:
+                if connection.execute(select(OUTCOMES.c.action).where(OUTCOMES.c.action == trial.action)).first():
+                    return False
+                connection.execute(insert(OUTCOMES).values(**_trial_row(trial), created=now))
+                of_it = OUTCOMES.c.database == trial.database
+                _drop_oldest(connection, OUTCOMES, of_it, OUTCOMES.c.ended, OUTCOMES_KEPT)
+                if example is not None:
+                    self._add(connection, example, now)
+                return True
+        except DuplicateExperienceError:
+            return False
 
     def forget(self, database: str, start: float, end: float, keep: Collection[str] = ()) -> int:
         """Drop every example of a part of this time (Unix seconds) but those to `keep` (ids); how many there were."""
