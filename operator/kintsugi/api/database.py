@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from kintsugi.api.database_logs import Logs
 from kintsugi.api.meta import Condition, Duration, Model, Name, ObjectMeta, Port, Status, Time
 
 
@@ -129,6 +130,7 @@ class DatabaseSpec(Model):
     )
     connection: Connection
     metrics: Metrics
+    logs: Logs | None = None
     slo: Slo | None = None
     reference: Reference = Reference()
     pooler: Pooler | None = None

@@ -89,6 +89,45 @@ def _host(at: str) -> Rule:
     )
 
 
+LOG_RULES: tuple[Rule, ...] = (
+    Rule(
+        "spec.logs",
+        "[has(self.file), has(self.pods), has(self.loki)].filter(given, given).size() == 1",
+        "logs must have exactly one of file, pods and loki; keep the one that has this database's log",
+    ),
+    Rule(
+        "spec.logs",
+        "!has(self.linePrefix) || self.format == 'stderr'",
+        "linePrefix must be absent unless format is stderr; remove it, or set format to stderr",
+        field=".linePrefix",
+    ),
+    Rule(
+        "spec.logs.linePrefix",
+        "self.matches(r'%-?[0-9]*[mtn]')",
+        "linePrefix must hold the time, as %m, %t or %n; copy the server's log_line_prefix, with %m in it",
+    ),
+    Rule(
+        "spec.logs.linePrefix",
+        "self.matches(r'^([^%]|%-?[0-9]*[abcdehilmnpqrstuvxLPQ]|%%)*$')",
+        "linePrefix has an escape that PostgreSQL does not know; copy the server's log_line_prefix",
+    ),
+    Rule(
+        "spec.logs.file.path",
+        r"self.matches(r'^/') && !self.matches(r'(^|/)\.{1,2}(/|$)') && !self.matches(r'[*?\[].*/')",
+        "path must be absolute, without . and .. as parts and with * only after the last /; write it like /logs/*.json",
+    ),
+    Rule(
+        "spec.logs.pods.selector",
+        r"self.all(k, self[k].matches(r'^([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]$'))",
+        "selector must hold label values (letters, digits, '-', '_', '.'); correct the value",
+    ),
+    Rule(
+        "spec.logs.loki.query",
+        r"self.matches(r'^\s*\{.*=.*\}')",
+        'query must begin with a stream selector; write it like {namespace="shop", pod=~"orders-.*"}',
+    ),
+)
+
 DATABASE_RULES: tuple[Rule, ...] = (
     Rule(
         "",
@@ -108,6 +147,7 @@ DATABASE_RULES: tuple[Rule, ...] = (
         "matchers must not be empty strings, which select series without the label; write its value or remove it",
     ),
     _between("spec.metrics.scrapeInterval", "1s", "5m", "write the scrape_interval that Prometheus has for this job"),
+    *LOG_RULES,
     Rule(
         "spec.slo",
         "has(self.signal) != has(self.latencyQuery)",

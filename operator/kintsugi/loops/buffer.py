@@ -44,6 +44,20 @@ class RingBuffer:
         grid = np.concatenate([frame.times, times])[-self._capacity :]
         self._frame = Frame(frame.signals, grid, values, np.isfinite(values), frame.interval)
 
+    def merge(self, samples: Samples) -> None:
+        """Fill values in at kept times; what is missing in `samples` erases nothing, other times are ignored."""
+        frame = self._frame
+        if len(frame) == 0 or len(samples.times) == 0:
+            return
+        rows = np.minimum(np.searchsorted(frame.times, samples.times - frame.interval / 2), len(frame) - 1)
+        kept = np.abs(frame.times[rows] - samples.times) < frame.interval / 2
+        values = frame.values.copy()
+        for name, column in samples.columns.items():
+            if name in frame.signals:
+                known = kept & np.isfinite(column)
+                values[rows[known], frame.signals.index(name)] = column[known]
+        self._frame = Frame(frame.signals, frame.times, values, np.isfinite(values), frame.interval)
+
     def clock_stepped_back(self, now: float) -> bool:
         """Whether the clock was set back so far that the kept samples lie in the future; forget them then."""
         return self.newest is not None and self.newest > now + CLOCK_STEP

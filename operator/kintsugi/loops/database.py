@@ -17,6 +17,7 @@ from kintsugi.domain.anomaly import Anomaly, Health
 from kintsugi.domain.decision import DatabasePhase
 from kintsugi.domain.forecast import Forecast
 from kintsugi.engines.risk import RISKS
+from kintsugi.loops import logs
 from kintsugi.loops.conditions import conditions_of
 from kintsugi.loops.cycle import Cycle, Outcome
 from kintsugi.loops.facts import guard_facts
@@ -242,8 +243,9 @@ class DatabaseLoop:
             expires_after=cycle.policy.approval.expires_after,
             policies=cycle.policy.refs,
         )
+        logged = logs.evidence(cycle.watch, cycle.incident.opened_at.timestamp(), cycle.now.timestamp())
         spec = compose(
-            candidate,
+            replace(candidate, proposal=replace(candidate.proposal, evidence=(*candidate.proposal.evidence, *logged))),
             question,
             database=DatabaseRef(name=meta.name, uid=meta.uid),
             incident=cycle.incident.id,
@@ -296,7 +298,7 @@ class DatabaseLoop:
         phase = summary.phase_of(cycle.anomaly, cycle.live, cycle.incident, cycle.paused)
         doing = barred[0] if barred else self._doing(cycle, phase, outcome)
         expected = expected_signals(cycle.database, watch.engine)
-        missing = tuple(name for name in expected if name not in watch.offers)
+        missing = tuple(name for name in expected if name not in watch.sources)
         status = old.model_copy(
             update={
                 "observed_generation": meta.generation,
@@ -309,7 +311,7 @@ class DatabaseLoop:
                     found=len(expected) - len(missing),
                     expected=len(expected),
                     missing=missing,
-                    exporters=tuple(sorted({source for sources in watch.offers.values() for source in sources})),
+                    exporters=tuple(sorted({source for sources in watch.sources.values() for source in sources})),
                 ),
                 "incident": cycle.incident,
                 "effective_mode": cycle.policy.mode.value,

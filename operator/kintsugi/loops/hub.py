@@ -25,6 +25,7 @@ from kintsugi.loops.action import ActionLoop
 from kintsugi.loops.database import DatabaseLoop
 from kintsugi.loops.experience import ExperienceLoop
 from kintsugi.loops.fleet import Fleet
+from kintsugi.loops.logs import LogReader
 from kintsugi.loops.observe import Observer
 from kintsugi.loops.policy import PolicyLoop
 from kintsugi.loops.services import Services
@@ -81,7 +82,8 @@ class Hub:
         self._wake = asyncio.Event()
         self._detector = RobustDetector()
         secrets = Secrets(kube)
-        self._observer = Observer(secrets)
+        self._logs = LogReader(kube, secrets, ceiling)
+        self._observer = Observer(secrets, self._logs)
         self._recorder = EventRecorder(kube, identity)
         self.services = Services(
             kube=kube,
@@ -288,6 +290,7 @@ class Hub:
             if known is None or (known.uid, known.spec_generation) != (meta.uid, meta.generation):
                 self.services.forget(key)
                 self.watches[key] = new_watch(database, engine, time.time())
+        await self._logs.keep(self.watches)
         await self.services.close_stale()
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from kintsugi.api.database import MonitoredDatabase
 from kintsugi.domain.frame import Frame
 from kintsugi.loops.buffer import RingBuffer
+from kintsugi.loops.logs import LogReader, merge
 from kintsugi.loops.watch import Problem, Watch, reach
 from kintsugi.shell.errors import KubeError, PrometheusError
 from kintsugi.shell.prometheus import Endpoint, Group, Prometheus, Subject
@@ -29,10 +30,11 @@ SLO_EVERY = 30.0  # seconds between runs of a free latency query (DESIGN §3)
 
 
 class Observer:
-    """Reads Prometheus for many databases."""
+    """Reads Prometheus, and logs where there are some, for many databases."""
 
-    def __init__(self, secrets: Secrets) -> None:
+    def __init__(self, secrets: Secrets, logs: LogReader | None = None) -> None:
         self._secrets = secrets
+        self._logs = logs
         self._clients: dict[Endpoint, Prometheus] = {}
         self._used: dict[Endpoint, float] = {}
         self._reads: dict[Hashable, asyncio.Task[None]] = {}
@@ -46,6 +48,9 @@ class Observer:
             if watch.buffer.clock_stepped_back(now):
                 log.warning("the clock was set back; %s learns its reference anew", watch.key)
                 watch.buffer.clear()
+                watch.log = None
+        if self._logs:
+            self._logs.begin(pairs, now)
         groups: dict[Group, list[Pair]] = defaultdict(list)
         found = await asyncio.gather(*(self._group(database, watch) for database, watch in pairs))
         for pair, group in zip(pairs, found, strict=True):
@@ -60,6 +65,8 @@ class Observer:
         for group, members in groups.items():
             if group in self._reads:
                 _say_slow(group, members)
+        for _, watch in pairs:
+            merge(watch)
         self._used.update(dict.fromkeys((group.endpoint for group in groups), now))
         await self._close({endpoint for endpoint, at in self._used.items() if now - at > UNUSED_AFTER})
 
@@ -86,6 +93,8 @@ class Observer:
             task.cancel()
         await asyncio.gather(*self._reads.values(), return_exceptions=True)
         await self._close(set(self._clients))
+        if self._logs:
+            await self._logs.close()
 
     def _begin(self, what: Hashable, work: Coroutine[Any, Any, None]) -> None:
         """Start a read, unless the last one of the same still goes on."""

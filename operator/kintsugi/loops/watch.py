@@ -9,12 +9,16 @@ from kintsugi.api.database import MonitoredDatabase
 from kintsugi.domain.anomaly import Anomaly
 from kintsugi.domain.forecast import NO_FORECAST, Forecast
 from kintsugi.domain.frame import Frame
+from kintsugi.domain.signals import LOGS
 from kintsugi.engines.engine import Diagnosis, Engine
+from kintsugi.engines.postgresql.logs.book import Book
 from kintsugi.loops.buffer import RingBuffer
+from kintsugi.shell.logs.source import Position
 from kintsugi.stages.ports import DetectorState
 from kintsugi.stages.reference import GUARD, GUARD_SAMPLES, reference
 
 BUFFER_MARGIN = 300.0  # seconds kept beyond the reference window: the present incident, and verification
+NONSENSE = 20  # lines of a log of which none was understood, until its format must be wrong
 MOST_SAMPLES = 10_000  # a range query of Prometheus gives at most 11,000
 
 
@@ -24,6 +28,23 @@ class Problem:
 
     reason: str
     message: str
+
+
+@dataclass(slots=True)
+class Log:
+    """The server's log as far as it was read: `merged` (Unix s) is up to when the frame has its columns."""
+
+    book: Book
+    position: Position
+    read_at: float | None = None
+    merged: float = 0.0
+    lines: int = 0
+    junk: int = 0
+
+    @property
+    def understood(self) -> bool:
+        """Whether it is read, and lines of it are understood or there are hardly any."""
+        return self.read_at is not None and (self.lines > 0 or self.junk < NONSENSE)
 
 
 @dataclass(slots=True)
@@ -65,6 +86,13 @@ class Watch:
     due: float = 0.0
     said: set[str] = field(default_factory=set)
     beside: dict[str, tuple[bool, str, str]] = field(default_factory=dict)
+    log: Log | None = None
+
+    @property
+    def sources(self) -> Mapping[str, tuple[str, ...]]:
+        """Where each signal comes from, preferred one first: the exporters that offer it, or the server's log."""
+        read = self.log is not None and self.log.understood
+        return {**(dict.fromkeys(self.engine.catalogue.logged(), (LOGS,)) if read else {}), **self.offers}
 
     def reference(self, database: MonitoredDatabase, now: float) -> Frame:
         """The fault-free samples that the present is compared with; while an incident is open, those of before it."""
@@ -132,10 +160,11 @@ def new_watch(database: MonitoredDatabase, engine: Engine, now: float) -> Watch:
 
 
 def expected_signals(database: MonitoredDatabase, engine: Engine) -> tuple[str, ...]:
-    """The catalogue's signals that this database could offer: none of a pooler or replica that it does not have."""
+    """The catalogue's signals that this database could offer: none of what it does not have."""
     absent = set()
     if database.spec.pooler is None:
         absent.add("pooler")
     if database.spec.replication is None:
         absent.add("replication")
-    return tuple(signal.name for signal in engine.catalogue if signal.component not in absent)
+    logged = engine.catalogue.logged() if database.spec.logs is None else {}
+    return tuple(s.name for s in engine.catalogue if s.component not in absent and s.name not in logged)

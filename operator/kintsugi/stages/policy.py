@@ -13,10 +13,11 @@ policy with the highest priority. What "strictest" means where it is not obvious
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
 from typing import Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
@@ -24,6 +25,7 @@ from pydantic import Field
 
 from kintsugi.api.action import PolicyRef
 from kintsugi.api.database import MonitoredDatabase
+from kintsugi.api.database_logs import Logs
 from kintsugi.api.meta import PAUSE, Model, format_duration
 from kintsugi.api.policy import (
     Approval,
@@ -48,13 +50,16 @@ class Ceiling(Model):
 
     Empty lists allow everything. `prometheus` are base URLs (`http://prometheus.monitoring:9090`, `https://p/eu`),
     `databases` are host patterns in which `*` stands for anything (`*.shop.svc`), `concurrent` is how many actions may
-    be at work at once in the whole fleet (None: no limit), `paused` is the global kill switch.
+    be at work at once in the whole fleet (None: no limit), `paused` is the global kill switch. `loki` are base URLs as
+    `prometheus`. `log_files` are folders in the operator's own file system: of these, and of no other, logs are read.
     """
 
     mode: Mode = Mode.AUTO_MEDIUM_RISK
     actions: tuple[str, ...] = ()
     prometheus: tuple[str, ...] = ()
     databases: tuple[str, ...] = ()
+    loki: tuple[str, ...] = ()
+    log_files: tuple[str, ...] = ()
     concurrent: int | None = Field(default=None, ge=1)
     paused: bool = False
 
@@ -65,6 +70,17 @@ class Ceiling(Model):
     def allows_prometheus(self, url: str) -> bool:
         """Whether metrics may be read from this URL: scheme, host and port of a listed one, at or below its path."""
         return not self.prometheus or any(_at_or_below(url, base) for base in self.prometheus)
+
+    def allows_loki(self, url: str) -> bool:
+        """Whether a log may be read from this URL, as `allows_prometheus`."""
+        return not self.loki or any(_at_or_below(url, base) for base in self.loki)
+
+    def log_root(self, path: str) -> str | None:
+        """The folder that makes a log's path allowed; None when none does."""
+        parts = PurePosixPath(path).parts
+        if ".." in parts:
+            return None
+        return next((folder for folder in self.log_files if PurePosixPath(path).is_relative_to(folder)), None)
 
     def allows_host(self, host: str) -> bool:
         """Whether a connection may be opened to this host; lists of hosts and socket paths never match a pattern."""
@@ -90,7 +106,19 @@ class Ceiling(Model):
                 f"metrics.prometheus {spec.metrics.prometheus} is outside the operator's ceiling; "
                 "ask whoever runs it to add it to ceiling.prometheus"
             )
-        return tuple(barred)
+        return (*barred, *self._log_problems(spec.logs))
+
+    def _log_problems(self, logs: Logs | None) -> Iterator[str]:
+        if logs and logs.loki and not self.allows_loki(logs.loki.url):
+            yield (
+                f"logs.loki.url {logs.loki.url} is outside the operator's ceiling; ask whoever runs it to add it to "
+                "ceiling.loki"
+            )
+        if logs and logs.file and self.log_root(logs.file.path) is None:
+            yield (
+                f"logs.file.path {logs.file.path} is outside the operator's ceiling; ask whoever runs it to mount the "
+                "folder and to add it to ceiling.logFiles"
+            )
 
 
 NO_CEILING = Ceiling()
