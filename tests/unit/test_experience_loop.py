@@ -22,6 +22,7 @@ from kintsugi.loops.people import UNDERSTOOD
 from kintsugi.loops.watch import Watch
 from kintsugi.shell.errors import PrometheusError
 from kintsugi.shell.experience import ExperienceStore
+from kintsugi.shell.prometheus import Samples
 from kintsugi_dev.memory import NORMAL, POSTGRESQL, Memory, MemoryServices
 
 KEY = "shop/orders"
@@ -233,6 +234,18 @@ async def test_a_label_becomes_an_example_and_the_person_sees_that_it_did(kept: 
         f"kept as an example of anomaly:lock-contention: 60 s from "
         f"{datetime.fromtimestamp(example.start, UTC):%Y-%m-%d %H:%M:%S} UTC, by ann"
     ]
+
+
+async def test_what_is_still_in_the_buffer_is_not_asked_for_again(kept: Kept) -> None:
+    times = np.arange(int(kept.now) - 900, int(kept.now) + 1, dtype=np.float64)
+    kept.watch.buffer.clear()
+    kept.watch.buffer.append(Samples(times, {"commits": np.full(len(times), 100.0)}))
+    kept.annotate(label=kept.label("anomaly", ago=300), by="ann")
+
+    await kept.look()
+
+    assert kept.prometheus.asked == []
+    assert [len(example.window) for example in kept.examples()] == [60]
 
 
 async def test_a_label_is_taken_in_once_also_after_a_restart(kept: Kept) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -277,3 +278,11 @@ def test_what_ran_or_was_rejected_is_a_trial_and_what_was_never_begun_is_none() 
     assert counts_as_trial(rejected("no"))
     for phase in (Phase.EXPIRED, Phase.SUPERSEDED, Phase.FAILED):
         assert not counts_as_trial(an_action(status=ActionStatus(phase=phase)))
+
+
+def test_the_docs_name_the_class_of_every_action() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "experience.md").read_text(encoding="utf-8")
+    none = next(line for line in page.splitlines() if "they heal too many things" in line)
+
+    for action, fault_class in CLASSES.items():
+        assert f"| {action} | {fault_class} |" in page if fault_class else action in none

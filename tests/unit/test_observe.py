@@ -225,3 +225,28 @@ async def test_a_free_latency_query_is_asked_every_half_minute_and_holds_nobody_
 
 async def test_an_endpoint_shows_no_secret() -> None:
     assert "s3cret" not in repr(Endpoint("http://p", token="s3cret", basic=("u", "s3cret"), ca="s3cret"))
+
+
+async def test_the_past_is_read_as_one_frame_on_the_grid(watched: Watched) -> None:
+    server = Server()
+    watch = watched.add("orders", server)
+    watch.offers = OFFERS
+
+    frame = await watched.observer.past(watched.pairs[0][0], watch, NOW - 100.4, NOW - 50.2)
+
+    assert server.asked == [(NOW - 101, NOW - 51)]
+    assert frame.times.tolist() == list(np.arange(NOW - 101, NOW - 50))
+    assert frame.signals == POSTGRESQL.catalogue.names()
+    assert frame.column("postgres_up").tolist() == [1.0] * 51
+
+
+async def test_a_past_that_prometheus_does_not_tell_is_an_error_and_no_gap(watched: Watched) -> None:
+    async def away() -> None:
+        raise PrometheusError("PrometheusUnreachable", "away")
+
+    watch = watched.add("orders", Server(before=away))
+
+    with pytest.raises(PrometheusError, match="away"):
+        await watched.observer.past(watched.pairs[0][0], watch, NOW - 100, NOW - 50)
+
+    assert watch.metrics_problem is None
