@@ -23,6 +23,7 @@ CONNECTION = {"host": "orders-rw", "port": 5432, "database": "orders", "secretRe
 METRICS = {"prometheus": "http://prometheus:9090", "matchers": {"service": "orders"}, "scrapeInterval": "15s"}
 POOLER = {"pgbouncer": {"host": "pooler", "secretRef": "pooler-admin"}}
 MEMBERS = [{"name": "orders-0", "host": "orders-0"}, {"name": "orders-1", "host": "orders-1"}]
+LOKI = {"url": "http://loki:3100", "query": '{app="orders"}'}
 REPLICATION = {"streaming": {"service": "orders-rw", "members": MEMBERS}}
 WORKLOAD = {"kind": "StatefulSet", "name": "orders"}
 
@@ -121,6 +122,21 @@ ATTACKS = (
         "an editor names another's PgBouncer admin",
         lambda s, t: make(tim(s), s, pooler=POOLER),
         "tim may not read the Secret pooler-admin",
+    ),
+    Attack(
+        "an editor names another's Loki password",
+        lambda s, t: make(tim(s), s, logs={"loki": LOKI | {"auth": {"type": "basic", "secretRef": "loki"}}}),
+        "tim may not read the Secret loki in",
+    ),
+    Attack(
+        "an editor names another's CA for Loki",
+        lambda s, t: make(tim(s), s, logs={"loki": LOKI | {"caSecretRef": "ca"}}),
+        "tim may not read the Secret ca in",
+    ),
+    Attack(
+        "an editor has the logs of pods read that he may not read",
+        lambda s, t: make(tim(s), s, logs={"pods": {"selector": {"app": "payroll"}}}),
+        "tim may not read the logs of pods in",
     ),
     Attack(
         "an editor has a StatefulSet restarted that he may not patch",
@@ -309,6 +325,17 @@ def test_the_dba_names_every_secret_workload_and_service(shop: Shop) -> None:
     metrics = METRICS | {"auth": {"type": "basic", "secretRef": "token"}, "caSecretRef": "ca"}
 
     make(shop.dora, shop, metrics=metrics, pooler=POOLER, replication=REPLICATION, workloadRef=WORKLOAD)
+
+
+@pytest.mark.parametrize(
+    "logs",
+    [
+        {"loki": LOKI | {"auth": {"type": "basic", "secretRef": "loki"}, "caSecretRef": "ca"}},
+        {"pods": {"selector": {"app": "orders"}}},
+    ],
+)
+def test_the_dba_names_every_log(shop: Shop, logs: dict[str, Any]) -> None:
+    make(shop.dora, shop, logs=logs)
 
 
 def test_an_editor_names_the_one_secret_that_he_may_read(shop: Shop) -> None:

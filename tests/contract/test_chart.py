@@ -45,11 +45,20 @@ VALUES: dict[str, list[str]] = {
         "ceiling.actions={analyze-table,failover}",
         "ceiling.prometheus={https://prometheus.monitoring:9090/eu}",
         "ceiling.databases={*.shop.svc}",
+        "ceiling.loki={https://loki.monitoring:3100}",
+        "ceiling.logFiles={/logs}",
         "ceiling.concurrent=3",
     ],
     "experience on a volume": ["experience.persistence.enabled=true", "experience.persistence.storageClass=fast"],
     "experience elsewhere": ["experience.urlSecret.name=experience", "experience.perClass=5"],
     "no experience": ["experience.enabled=false"],
+    "logs of pods, and on a volume": [
+        "logs.pods=true",
+        "logs.volumes[0].name=logs",
+        "logs.volumes[0].persistentVolumeClaim.claimName=logs",
+        "logs.volumeMounts[0].name=logs",
+        "logs.volumeMounts[0].mountPath=/logs",
+    ],
     "nobody's roles": ["rbac.people=false", "prometheusAnnotations=false"],
 }
 WRONG = {
@@ -68,6 +77,9 @@ WRONG = {
     "a resource that isn't one": ("operator.resources.limits.memry=1Gi", "additional properties 'memry' not allowed"),
     "a collector of nothing": ("collector.enabled=true", "at '/collector/config': missing property 'databases'"),
     "a password in the open": ("experience.url=postgresql://kintsugi:hush@db/x", "at '/experience/url'"),
+    "a log folder upwards": ("ceiling.logFiles={/logs/../etc}", "at '/ceiling/logFiles/0'"),
+    "a log folder that is no path": ("ceiling.logFiles={logs}", "at '/ceiling/logFiles/0'"),
+    "a Loki without scheme": ("ceiling.loki={loki:3100}", "at '/ceiling/loki/0'"),
     "no examples at all": ("experience.perClass=0", "at '/experience/perClass': minimum: got 0, want 1"),
     "memory in words": ("operator.resources.limits.memory=much", "at '/operator/resources/limits/memory'"),
 }
@@ -140,6 +152,7 @@ def test_the_operator_reads_the_configuration_that_the_chart_writes(
     assert config.paused is everything
     assert config.ceiling.mode is (Mode.AUTO_MEDIUM_RISK if everything else Mode.APPROVE)
     assert config.ceiling.concurrent == (3 if everything else None)
+    assert config.ceiling.log_files == (("/logs",) if everything else ())
     assert config.ceiling.actions == (("analyze-table", "failover") if everything else ())
     if "experience.enabled=false" in values:
         assert config.experience is None
@@ -199,6 +212,7 @@ MAY_NOT = [
     ("create", "pods"),
     ("delete", "pods"),
     ("create", "pods/exec"),
+    ("get", "pods/log"),
     ("create", "statefulsets.apps"),
     ("delete", "statefulsets.apps"),
     ("list", "statefulsets.apps"),
@@ -239,6 +253,16 @@ def test_rights_over_workloads_come_with_the_ceiling(mode: str, reads: bool, pat
 
     assert set(_may(bare, OPERATOR, READS)) == {reads}
     assert set(_may(bare, OPERATOR, PATCHES)) == {patches}
+
+
+@pytest.mark.parametrize("mode", ["Observe", "Approve"])
+@pytest.mark.parametrize("reads", [False, True])
+def test_the_logs_of_pods_are_read_only_where_the_values_say_so(mode: str, reads: bool, bare: Cluster) -> None:
+    bare.install_chart(f"ceiling.mode={mode}", f"logs.pods={str(reads).lower()}")
+
+    assert set(_may(bare, OPERATOR, [("get", "pods/log")])) == {reads}
+    assert set(_may(bare, OPERATOR, [("list", "pods")])) == {reads or mode != "Observe"}
+    assert set(_may(bare, OPERATOR, [("create", "pods/exec"), ("delete", "pods")])) == {False}
 
 
 def test_with_namespaces_given_secrets_and_workloads_elsewhere_are_out_of_reach(bare: Cluster) -> None:

@@ -32,6 +32,13 @@ def database(what: str, path: str, value: object, remedy: str, *, field: str | N
     return Wrong(f"database: {what}", a_database(**{path: value}), field or path, remedy)
 
 
+def log(what: str, change: dict[str, object], remedy: str, field: str) -> Wrong:
+    """Of a log in a file, changed."""
+    whole = {"file": {"path": "/logs/orders.json"}} | change
+    kept = {name: value for name, value in whole.items() if value is not GONE}
+    return database(f"a log with {what}", "spec.logs", kept, remedy, field=f"spec.logs.{field}")
+
+
 def policy(what: str, path: str, value: object, remedy: str, *, field: str | None = None) -> Wrong:
     return Wrong(f"policy: {what}", a_policy(**{path: value}), field or path, remedy)
 
@@ -76,6 +83,24 @@ DATABASES = [
         "an unknown authentication", "spec.metrics.auth", {"type": "oauth", "secretRef": "s"}, '"bearer", "basic"'
     ),
     database("authentication without Secret", "spec.metrics.auth", {"type": "basic"}, "secretRef: Required value"),
+    database("no log in logs", "spec.logs", {"format": "csvlog"}, "exactly one of file, pods and loki"),
+    database(
+        "two logs in one",
+        "spec.logs",
+        {"file": {"path": "/logs"}, "pods": {"selector": {"app": "orders"}}},
+        "exactly one of file, pods and loki",
+    ),
+    log("an unknown format", {"format": "syslog"}, '"jsonlog", "csvlog", "stderr"', "format"),
+    log("a prefix without stderr", {"linePrefix": "%m "}, "must be absent unless format is stderr", "linePrefix"),
+    log("a prefix without time", {"format": "stderr", "linePrefix": "[%p] "}, "with %m in it", "linePrefix"),
+    log("a prefix of no escapes", {"format": "stderr", "linePrefix": "%m %z "}, "does not know", "linePrefix"),
+    log("a relative path", {"file": {"path": "logs/x.json"}}, "write it like /logs/*.json", "file.path"),
+    log("a path upwards", {"file": {"path": "/logs/../etc/x"}}, "without . and .. as parts", "file.path"),
+    log("a pattern for a folder", {"file": {"path": "/*/x.json"}}, "only after the last /", "file.path"),
+    log("no label", {"file": GONE, "pods": {"selector": {}}}, "at least 1 properties", "pods.selector"),
+    log("a label of spaces", {"file": GONE, "pods": {"selector": {"a": "b c"}}}, "label values", "pods.selector"),
+    log("a query of words", {"file": GONE, "loki": {"url": "http://l", "query": "orders"}}, "selector", "loki.query"),
+    log("Loki without scheme", {"file": GONE, "loki": {"url": "l:3100", "query": '{a="b"}'}}, "base URL", "loki.url"),
     database(
         "two SLOs in one",
         "spec.slo.latencyQuery",
