@@ -1,0 +1,67 @@
+"""What the baselines share: standardised values, thresholds, and a wrapper for those that only look at one run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from kintsugi.domain.frame import Floats
+from kintsugi_ml.detection.metrics import best_threshold
+from kintsugi_ml.detection.normal import Singles, counters, learn, steps
+from kintsugi_ml.detection.protocol import Episode, Judged, Run
+from kintsugi_ml.detection.tokens import SHORT_S, mean_over, samples
+
+Judge = Callable[[Run], Floats]
+"""Scores `[T]` of a run, from its reference and itself alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """A detector without anything learned, but for its threshold."""
+
+    judge: Judge
+    threshold: float
+
+    def score(self, episode: Episode) -> Judged:
+        """Judge a run by itself."""
+        return Judged(self.judge(episode.run), self.threshold)
+
+
+@dataclass(frozen=True, slots=True)
+class Unlearned:
+    """A method that looks at a run and its reference only; the training runs give its threshold."""
+
+    name: str
+    judge: Judge
+    uses_examples: bool = False
+    probabilities: bool = False
+
+    def train(self, runs: Sequence[Run], seed: int) -> Fixed:
+        """Find the threshold that separates best on these runs."""
+        judge = lru_cache(maxsize=None)(self.judge)
+        return Fixed(judge, threshold_on(runs, judge))
+
+
+def threshold_on(runs: Sequence[Run], judge: Judge) -> float:
+    """The threshold of the best F1 over all samples of these runs that aren't doubtful."""
+    scores = np.concatenate([judge(run)[~run.doubtful] for run in runs])
+    labels = np.concatenate([run.labels[~run.doubtful] for run in runs])
+    return best_threshold(scores, labels)
+
+
+@lru_cache(maxsize=256)
+def standardised(run: Run) -> Singles:
+    """A run's values `[T, S]` in scales of its reference, 0 where missing."""
+    counting = counters(run.values[None, : run.reference])
+    values = steps(run.values[None], counting)
+    normal = learn(values[:, : run.reference])
+    return np.nan_to_num(normal.standardise(values)[0], nan=0.0)
+
+
+@lru_cache(maxsize=256)
+def smooth(run: Run) -> Singles:
+    """The same, averaged over 3 s."""
+    return mean_over(standardised(run)[None], samples(SHORT_S, run.interval))[0]

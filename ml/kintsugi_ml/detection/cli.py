@@ -1,0 +1,145 @@
+"""`kintsugi-ml detect`: scores for anybody's metrics, from a normal reference and, if there are any, labelled rows."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from kintsugi.domain.frame import Floats
+from kintsugi_ml.detection.detector import Detector, Scores, Watch
+from kintsugi_ml.detection.errors import ReferenceDataError, SupportError, TableError
+from kintsugi_ml.detection.model import SHIPPED, load
+from kintsugi_ml.detection.table import Table, on_grid, read, write
+from kintsugi_ml.detection.tokens import context
+
+TOP: Final = 3
+"""Contributing columns that are named for each row."""
+
+VISIBLE: Final = 1.0
+"""A column that deviates by less than this many scales is not named."""
+
+DIFFERENT: Final = 0.2
+"""Intervals of two files may differ by this share."""
+
+
+def add_detect(commands: Any) -> None:
+    """Add `detect` to the subcommands of an argument parser."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "detect",
+        help="score every row of a table of metrics",
+        description="Score every row of a table of metrics (CSV or Parquet; the first column is the time).",
+    )
+    parser.add_argument("--reference", type=Path, required=True, help="rows in which everything was normal")
+    parser.add_argument("--support", type=Path, help="rows with a column `label`: 1 anomalous, 0 normal")
+    parser.add_argument("--input", type=Path, required=True, help="rows to be scored")
+    parser.add_argument("--output", type=Path, required=True, help="where the scores go (.csv or .parquet)")
+    parser.add_argument("--ignore", action="append", default=[], metavar="COLUMN", help="leave a column out")
+    parser.add_argument("--interval", type=float, help="seconds between two rows (else the reference's median)")
+    parser.add_argument("--model", type=Path, default=SHIPPED, help=argparse.SUPPRESS)
+    parser.set_defaults(run=detect)
+
+
+def detect(arguments: argparse.Namespace) -> int:
+    """Run the command; what was left out is said on standard error.
+
+    Raises:
+        DetectionError: whatever is wrong with the files.
+    """
+    reference, new = read(arguments.reference, arguments.ignore), read(arguments.input, arguments.ignore)
+    watch, known = learn(reference, Detector(load(arguments.model)), arguments.interval)
+    _compare(watch, known, new)
+    if arguments.support is not None:
+        watch = remember(watch, known, read(arguments.support, arguments.ignore))
+    scores = score(watch, known, new)
+    write(arguments.output, columns(new, known, scores))
+    print(f"{len(new.times)} rows, {int(scores.alarm.sum())} of them anomalous, in {arguments.output}", file=sys.stderr)
+    return 0
+
+
+def learn(reference: Table, detector: Detector, interval: float | None = None) -> tuple[Watch, tuple[str, ...]]:
+    """What is normal in a table, and the columns that it can be said of."""
+    step = reference.interval() if interval is None else interval
+    if not np.isfinite(step) or step <= 0:
+        raise ReferenceDataError(f"{reference.file} has {len(reference.times)} row: give at least 5, better 25 or more")
+    known = tuple(
+        name for name, seen in zip(reference.columns, ~np.isnan(reference.values).all(axis=0), strict=True) if seen
+    )
+    for name in set(reference.columns) - set(known):
+        _note(f"column {name!r} is empty in {reference.file} and left out")
+    if not known:
+        raise ReferenceDataError(f"every column of {reference.file} is empty: give rows in which something is measured")
+    values, _ = on_grid(reference.times, reference.aligned(known), step, context(step))
+    return detector.learn(values, step), known
+
+
+def remember(watch: Watch, known: tuple[str, ...], support: Table) -> Watch:
+    """Take the labelled rows of a table as examples."""
+    if support.labels is None:
+        raise SupportError(f"{support.file} has no column `label`: add one with 1 (anomalous) or 0 (normal)")
+    _compare(watch, known, support)
+    if not support.labels.any():
+        _note(f"{support.file} has no anomalous row (label 1): only what is normal is learned from it")
+    elif support.labels.all():
+        _note(f"{support.file} has no normal row (label 0): the reference alone says what is normal")
+    step = watch.reference.interval
+    values, place = on_grid(support.times, support.aligned(known), step, context(step))
+    labels, labelled = np.zeros(len(values), dtype=np.bool_), np.zeros(len(values), dtype=np.bool_)
+    labels[place], labelled[place] = support.labels, True
+    return watch.remember(0, values, labels, labelled)
+
+
+def score(watch: Watch, known: tuple[str, ...], new: Table) -> Scores:
+    """Scores of a table's rows, `[1, T]`."""
+    step = watch.reference.interval
+    values, place = on_grid(new.times, new.aligned(known), step, context(step))
+    found = watch.score(values)
+    return Scores(*(getattr(found, name)[:, place] for name in Scores.__slots__))
+
+
+def columns(new: Table, known: tuple[str, ...], scores: Scores) -> dict[str, Any]:
+    """The columns of the output: time, score (log odds), probability, alarm, judged, and the top contributions."""
+    probability = scores.probability[0]
+    clipped = np.clip(probability, 1e-6, 1 - 1e-6)
+    out: dict[str, Any] = {
+        "time": new.times,
+        "score": np.round(np.log(clipped / (1 - clipped)), 4),
+        "probability": np.round(probability, 6),
+        "alarm": scores.alarm[0].astype(np.int8),
+        "judged": scores.judged[0].astype(np.int8),
+    }
+    top = scores.contributions(TOP)[0]
+    size: Floats = np.take_along_axis(scores.deviation[0], top, axis=1)
+    names = np.array(known, dtype=object)
+    for place in range(TOP):
+        if place >= top.shape[1]:
+            out[f"top_{place + 1}"], out[f"deviation_{place + 1}"] = [""] * len(top), np.zeros(len(top))
+            continue
+        shown = np.abs(size[:, place]) >= VISIBLE
+        out[f"top_{place + 1}"] = np.where(shown, names[top[:, place]], "").tolist()
+        out[f"deviation_{place + 1}"] = np.round(size[:, place].astype(np.float64), 2)
+    return out
+
+
+def _compare(watch: Watch, known: tuple[str, ...], table: Table) -> None:
+    """Refuse a table that doesn't fit the reference, and say what is left out."""
+    common = set(known) & set(table.columns)
+    if not common:
+        raise TableError(f"{table.file} has no column of the reference ({', '.join(known[:3])}, …): are they the same?")
+    for name in table.columns:
+        if name not in common:
+            _note(f"column {name!r} of {table.file} is not in the reference and left out")
+    if len(common) < len(known):
+        _note(f"{len(known) - len(common)} columns of the reference are missing in {table.file}")
+    step, usual = table.interval(), watch.reference.interval
+    if np.isfinite(step) and table.labels is None and abs(step - usual) > DIFFERENT * usual:
+        raise TableError(
+            f"{table.file} has a row every {step:g} s and the reference one every {usual:g} s: sample both alike"
+        )
+
+
+def _note(text: str) -> None:
+    print(f"kintsugi-ml: {text}", file=sys.stderr)

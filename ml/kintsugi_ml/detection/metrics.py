@@ -1,0 +1,181 @@
+"""How good scores are: per sample, per event, and as probabilities. No point adjustment anywhere.
+
+Scores are higher where something is wrong; labels are True there. A figure that the data can't give is NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from kintsugi.domain.frame import Bools, Floats
+
+Span = tuple[int, int]
+"""First and last index of a stretch of samples."""
+
+_THRESHOLDS: Final = 250  # of VUS, as in its authors' code
+
+
+def average_precision(scores: Floats, labels: Bools) -> float:
+    """Area under the precision-recall curve as a step function; ties are one step."""
+    if not labels.any():
+        return float("nan")
+    order = np.argsort(-scores, kind="stable")
+    hits = np.cumsum(labels[order])
+    last_of_tie = np.flatnonzero(np.diff(scores[order], append=np.nan) != 0)
+    precision = hits[last_of_tie] / (last_of_tie + 1)
+    recall = hits[last_of_tie] / hits[-1]
+    return float(np.sum(np.diff(recall, prepend=0.0) * precision))
+
+
+def f1(flags: Bools, labels: Bools) -> float:
+    """Harmonic mean of precision and recall, per sample."""
+    wrong = np.count_nonzero(flags != labels)
+    right = np.count_nonzero(flags & labels)
+    return float(2 * right / (2 * right + wrong)) if right + wrong else float("nan")
+
+
+def best_threshold(scores: Floats, labels: Bools) -> float:
+    """The threshold of the highest F1 (`score >= threshold` is a flag), between two scores where it can be."""
+    if not len(scores) or not labels.any():
+        return float("inf")
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    hits = np.cumsum(labels[order])
+    last_of_tie = np.flatnonzero(np.diff(ranked, append=np.nan) != 0)
+    value = 2 * hits[last_of_tie] / (last_of_tie + 1 + hits[-1])
+    best = int(last_of_tie[int(np.argmax(value))])
+    return float((ranked[best] + ranked[best + 1]) / 2) if best + 1 < len(ranked) else float(ranked[best])
+
+
+def spans(flags: Bools) -> list[Span]:
+    """The stretches of True, first to last index each."""
+    padded = np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8))
+    return list(zip(np.flatnonzero(padded == 1).tolist(), (np.flatnonzero(padded == -1) - 1).tolist(), strict=True))
+
+
+def event_f1(flags: Sequence[Bools], labels: Sequence[Bools], slack: int = 0) -> float:
+    """F1 over events: an event counts as found when an alarm overlaps it, an alarm as true when it overlaps an event.
+
+    Args:
+        flags: per run `[T]`, which samples raise an alarm; alarms at most `slack` samples apart are one.
+        labels: per run `[T]`, the truth.
+        slack: samples by which an alarm may miss the event's edge.
+    """
+    found = events = true = alarms = 0
+    for flagged, truth in zip(flags, labels, strict=True):
+        real, raised = spans(truth), _merged(spans(flagged), slack)
+        events, alarms = events + len(real), alarms + len(raised)
+        found += sum(any(_overlap(one, other, slack) for other in raised) for one in real)
+        true += sum(any(_overlap(one, other, slack) for other in real) for one in raised)
+    if not events or not alarms:
+        return float("nan") if not events else 0.0
+    recall, precision = found / events, true / alarms
+    return 2 * recall * precision / (recall + precision) if recall + precision else 0.0
+
+
+def delays(flags: Sequence[Bools], labels: Sequence[Bools], interval: float = 1.0) -> Floats:
+    """Seconds from each event's first sample to the first flag within it, `[events]`; infinite when it is missed."""
+    out = []
+    for flagged, truth in zip(flags, labels, strict=True):
+        for first, last in spans(truth):
+            raised = np.flatnonzero(flagged[first : last + 1])
+            out.append(float(raised[0]) * interval if len(raised) else float("inf"))
+    return np.array(out)
+
+
+def false_alarms(flags: Sequence[Bools], labels: Sequence[Bools], interval: float = 1.0) -> float:
+    """Alarms that touch no event, per normal hour."""
+    wrong = sum(
+        not truth[first : last + 1].any()
+        for flagged, truth in zip(flags, labels, strict=True)
+        for first, last in spans(flagged)
+    )
+    normal = sum(int(np.count_nonzero(~truth)) for truth in labels) * interval / 3600
+    return wrong / normal if normal else float("nan")
+
+
+def threshold_for(scores: Sequence[Floats], labels: Sequence[Bools], budget: float, interval: float = 1.0) -> float:
+    """The lowest threshold with at most `budget` false alarms per normal hour; infinite when none has."""
+    candidates = np.unique(np.concatenate([np.ravel(one) for one in scores]))
+    low, high = 0, len(candidates)
+    while low < high:  # not monotone where two alarms grow into one, so what is found is checked from above
+        middle = (low + high) // 2
+        flags = [one >= candidates[middle] for one in scores]
+        if false_alarms(flags, labels, interval) <= budget:
+            high = middle
+        else:
+            low = middle + 1
+    return float(candidates[low]) if low < len(candidates) else float("inf")
+
+
+def calibration_error(probabilities: Floats, labels: Bools, bins: int = 10) -> float:
+    """Expected calibration error: the mean distance between said and seen, over bins of equal width."""
+    if not len(labels):
+        return float("nan")
+    index = np.minimum((probabilities * bins).astype(np.int64), bins - 1)
+    said = np.bincount(index, weights=probabilities, minlength=bins)
+    seen = np.bincount(index, weights=labels.astype(np.float64), minlength=bins)
+    return float(np.abs(said - seen).sum() / len(labels))
+
+
+def reliability(probabilities: Floats, labels: Bools, bins: int = 10) -> list[tuple[float, float, int]]:
+    """Per bin that isn't empty: mean probability, share that was anomalous, samples."""
+    index = np.minimum((probabilities * bins).astype(np.int64), bins - 1)
+    chosen = [index == one for one in range(bins)]
+    return [
+        (float(probabilities[one].mean()), float(labels[one].mean()), int(one.sum())) for one in chosen if one.any()
+    ]
+
+
+def vus_pr(scores: Floats, labels: Bools, widest: int) -> float:
+    """Volume under the precision-recall surface (Paparrizos et al., VLDB 2022) over buffers of 0 … `widest` samples.
+
+    Each event's edges are softened over half a buffer on both sides, so that a flag a little early is worth something;
+    recall is also multiplied by the share of events that are touched at all. As in the authors' `RangeAUC_volume_opt`.
+    """
+    if not labels.any():
+        return float("nan")
+    ranked = -np.sort(-scores)
+    levels = ranked[np.linspace(0, len(scores) - 1, min(_THRESHOLDS, len(scores))).astype(np.int64)]
+    flags = scores >= levels[:, None]
+    areas = [_range_precision(flags, labels, width) for width in range(widest + 1)]
+    return float(np.mean(areas))
+
+
+def _range_precision(flags: Bools, labels: Bools, width: int) -> float:
+    soft = _soften(labels, width)
+    events = spans(soft > 0)
+    found = flags @ soft
+    touched = np.mean([flags[:, first : last + 1].any(axis=1) for first, last in events], axis=0)
+    weight = (np.count_nonzero(labels) + soft.sum()) / 2
+    recall = np.minimum(found / weight, 1) * touched
+    precision = np.concatenate([[1.0], found / np.maximum(flags.sum(axis=1), 1)])
+    return float(np.sum(np.diff(recall, prepend=0.0) * (precision[1:] + precision[:-1]) / 2))
+
+
+def _soften(labels: Bools, width: int) -> Floats:
+    out = labels.astype(np.float64)
+    reach = width // 2
+    for first, last in spans(labels):
+        after = np.arange(last + 1, min(last + reach + 1, len(out)))
+        out[after] += np.sqrt(1 - (after - last) / width) if width else 0
+        before = np.arange(max(first - reach, 0), first)
+        out[before] += np.sqrt(1 - (first - before) / width) if width else 0
+    return np.minimum(out, 1)
+
+
+def _overlap(one: Span, other: Span, slack: int) -> bool:
+    return one[0] <= other[1] + slack and other[0] <= one[1] + slack
+
+
+def _merged(found: list[Span], slack: int) -> list[Span]:
+    out: list[Span] = []
+    for first, last in found:
+        if out and first - out[-1][1] - 1 <= slack:
+            out[-1] = (out[-1][0], last)
+        else:
+            out.append((first, last))
+    return out

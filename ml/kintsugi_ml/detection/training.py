@@ -1,0 +1,155 @@
+"""Training the shipped detector: pooled boosting on other systems' runs, then how far to trust a system's own examples.
+
+Three things make it carry over (each was measured, see docs/models/detection.md): every run is seen several times with
+its start moved and signals left out; all features are monotone; and while the second step is learned, the first one's
+score is made worse in a part of the episodes, as it will be where a class is new.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kintsugi.domain.frame import Bools, Floats
+from kintsugi_ml.detection import protocol
+from kintsugi_ml.detection.calibrate import Calibration, fit
+from kintsugi_ml.detection.features import describe, refer
+from kintsugi_ml.detection.metrics import best_threshold
+from kintsugi_ml.detection.normal import Singles
+from kintsugi_ml.detection.protocol import Run
+from kintsugi_ml.detection.trees import MOST_LEAVES, Forest, from_boosting
+
+COPIES: Final = 4
+"""Times that each run is seen: once as it is, else with another start and fewer signals."""
+
+THINNED: Final = (2, 6)
+"""Of a run's first copy every second sample is used, of the others every sixth: neighbours say the same."""
+
+LEAST_REFERENCE: Final = 14
+"""Samples of the shortest reference in training."""
+
+LEAST_SIGNALS: Final = 6
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """A run described: `features` `[T, F]`, `points` `[T, S]`, and the reference's points `[A, S]`."""
+
+    run: Run
+    features: Singles
+    points: Singles
+    anchors: Singles
+    reference: int
+
+
+def see(run: Run, *, start: int = 0, columns: NDArray[np.int64] | None = None) -> Seen:
+    """Describe a run from sample `start` on, with some of its signals; the samples before are dropped."""
+    chosen = slice(None) if columns is None else columns
+    values = run.values[start:, chosen]
+    used = max(run.reference - start, 1)
+    reference = refer(values[None, :used], run.interval)
+    described = describe(reference, values[None])
+    return Seen(
+        protocol.part(run, start), described.features[0], described.points[0], reference.anchors.points[0], used
+    )
+
+
+@lru_cache(maxsize=256)
+def whole(run: Run) -> Seen:
+    """A run as it is, described once."""
+    return see(run)
+
+
+@lru_cache(maxsize=4096)
+def copies(run: Run, seed: int) -> tuple[Seen, ...]:
+    """A run as it is, and the same with its start moved and signals left out at random."""
+    random = np.random.default_rng([seed, zlib.crc32(run.name.encode())])
+    out = [whole(run)]
+    width = run.values.shape[1]
+    for _ in range(COPIES - 1):
+        start = int(random.integers(0, max(run.reference - LEAST_REFERENCE, 0) + 1))
+        many = int(np.exp(random.uniform(np.log(min(LEAST_SIGNALS, width)), np.log(width))).round())
+        out.append(see(run, start=start, columns=np.sort(random.permutation(width)[:many])))
+    return tuple(out)
+
+
+def rows(runs: Sequence[Run], seed: int) -> tuple[Singles, Bools, Floats]:
+    """All samples after the references that aren't doubtful: features `[N, F]`, labels and weights `[N]`.
+
+    Every run weighs the same, and half of the weight is on its first, unchanged copy.
+    """
+    features, labels, weights = [], [], []
+    for run in runs:
+        for number, seen in enumerate(copies(run, seed)):
+            kept = ~seen.run.doubtful
+            kept[: seen.reference] = False
+            kept &= np.arange(len(kept)) % THINNED[number > 0] == number % THINNED[number > 0]
+            features.append(seen.features[kept])
+            labels.append(seen.run.labels[kept])
+            share = 0.5 if number == 0 else 0.5 / (COPIES - 1)
+            weights.append(np.full(int(kept.sum()), share / max(int(kept.sum()), 1)))
+    stacked = np.concatenate(weights)
+    return np.concatenate(features), np.concatenate(labels), stacked * (len(stacked) / stacked.sum())
+
+
+def boost(
+    features: Singles,
+    labels: Bools,
+    weights: Floats | None = None,
+    *,
+    seed: int,
+    trees: int = 60,
+    leaves: int = MOST_LEAVES,
+    rate: float = 0.1,
+    smallest: int = 30,
+    share: float = 0.3,
+    monotone: Sequence[int] | None = None,
+) -> Forest:
+    """Boosted trees for rows `[N, F]`, monotone in every feature unless said otherwise."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    boosting: Any = HistGradientBoostingClassifier(
+        max_iter=trees,
+        learning_rate=rate,
+        max_leaf_nodes=leaves,
+        min_samples_leaf=smallest,
+        l2_regularization=1.0,
+        max_features=share,
+        early_stopping=False,
+        monotonic_cst=[1] * features.shape[1] if monotone is None else list(monotone),
+        random_state=seed,
+    )
+    boosting.fit(features, labels, sample_weight=weights)
+    return from_boosting(boosting, features.shape[1])
+
+
+@lru_cache(maxsize=256)
+def zero_shot(runs: tuple[Run, ...], seed: int) -> Forest:
+    """The model that needs no examples, from these runs."""
+    features, labels, weights = rows(runs, seed)
+    return boost(features, labels, weights, seed=seed)
+
+
+def crossfit(runs: Sequence[Run], seed: int) -> dict[str, Floats]:
+    """For each run, by name, the logits `[T]` of a model that knows none of its class."""
+    out = {}
+    for _, others, own in protocol.leave_one_out(runs):
+        forest = zero_shot(tuple(others), seed)
+        for run in own:
+            out[run.name] = forest.logits(whole(run).features)
+    return out
+
+
+def calibrate(runs: Sequence[Run], logits: dict[str, Floats]) -> tuple[Calibration, float]:
+    """The calibration of cross-fitted logits, and the probability that separates best."""
+    kept = [~run.doubtful for run in runs]
+    scores = np.concatenate([logits[run.name][keep] for run, keep in zip(runs, kept, strict=True)])
+    labels = np.concatenate([run.labels[keep] for run, keep in zip(runs, kept, strict=True)])
+    calibration = fit(scores, labels)
+    return calibration, best_threshold(calibration.probability(scores), labels)

@@ -1,0 +1,175 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from kintsugi.domain.frame import Floats
+from kintsugi_ml.detection.detector import Detector, Watch
+from kintsugi_ml.detection.errors import ModelError, ReferenceDataError, SupportError
+from kintsugi_ml.detection.model import Model, load
+
+Build = Callable[..., Floats]
+
+
+@pytest.fixture
+def watch(toy_model: Model, calm: Build) -> Watch:
+    return Detector(toy_model).learn(calm(40, seed=5), 1.0)
+
+
+def test_an_anomaly_is_likelier_than_normality_without_any_example(watch: Watch, calm: Build, spiked: Build) -> None:
+    found = watch.score(spiked(calm(40, seed=6), 20, 40, [1, 2, 3]))
+    assert found.probability[0, 24:].min() > found.probability[0, 5:20].max()
+    assert found.alarm[0, 24:].all()
+
+
+def test_the_signals_that_moved_are_named_first(watch: Watch, calm: Build, spiked: Build) -> None:
+    found = watch.score(spiked(calm(40, seed=6), 20, 40, [2, 7]))
+    assert set(found.contributions(2)[0, 30].tolist()) == {2, 7}
+
+
+def test_examples_make_the_same_anomaly_likelier_when_it_comes_again(watch: Watch, calm: Build, spiked: Build) -> None:
+    faint = spiked(calm(40, seed=6), 20, 40, [1], 1.35)
+    labels = np.arange(40) >= 22
+    again = spiked(calm(40, seed=7), 20, 40, [1], 1.35)
+    before, after = watch.score(again), watch.remember(0, faint, labels, np.arange(40) >= 12).score(again)
+
+    def gap(probability: Floats) -> float:
+        return float(np.median(probability[0, 24:]) - np.median(probability[0, 8:20]))
+
+    assert gap(after.probability) > gap(before.probability)
+
+
+def test_normal_examples_alone_are_used_and_give_no_nan(watch: Watch, calm: Build) -> None:
+    found = watch.remember(0, calm(10, seed=8), np.zeros(10, dtype=np.bool_)).score(calm(30, seed=9))
+    assert np.isfinite(found.probability).all()
+
+
+def test_scores_do_not_depend_on_the_order_of_the_columns(toy_model: Model, calm: Build, spiked: Build) -> None:
+    values = spiked(calm(60, 17, seed=3), 45, 60, [1, 2, 3])
+    order = np.random.default_rng(0).permutation(17)
+    labels = np.arange(60) >= 50
+    one = Detector(toy_model).learn(values[:30], 1.0).remember(0, values, labels, np.arange(60) >= 40)
+    other = Detector(toy_model).learn(values[:30, order], 1.0)
+    other = other.remember(0, values[:, order], labels, np.arange(60) >= 40)
+    difference = np.abs(one.score(values).probability - other.score(values[:, order]).probability)
+    assert np.quantile(difference, 0.9) < 0.01  # sums in another order may cross a threshold
+
+
+@pytest.mark.parametrize("columns", [1, 5, 300])
+def test_any_number_of_columns_is_scored(toy_model: Model, calm: Build, columns: int) -> None:
+    found = Detector(toy_model).learn(calm(30, columns), 5.0).score(calm(20, columns, seed=1))
+    assert found.probability.shape == (1, 20)
+    assert np.isfinite(found.probability).all()
+
+
+def test_columns_may_disappear_and_the_rest_is_still_judged(watch: Watch, calm: Build, spiked: Build) -> None:
+    values = spiked(calm(40, seed=6), 20, 40, [1, 2, 3])
+    values[:, 6:] = np.nan
+    found = watch.score(values)
+    assert found.judged.all()
+    assert found.probability[0, 26:].min() > np.median(found.probability[0, 5:20])
+
+
+def test_many_databases_get_what_each_gets_alone(toy_model: Model, calm: Build, spiked: Build) -> None:
+    values = spiked(calm(60, 12, databases=6), 45, 60, [1, 2, 3])
+    together = Detector(toy_model).learn(values[:, :40], 1.0).score(values)
+    for index in range(6):
+        alone = Detector(toy_model).learn(values[index, :40], 1.0).score(values[index])
+        np.testing.assert_allclose(alone.probability[0], together.probability[index], atol=1e-3)
+
+
+def test_a_row_without_any_measurement_is_not_judged(watch: Watch, calm: Build) -> None:
+    values = calm(20)
+    values[5:18] = np.nan
+    found = watch.score(values)
+    assert found.judged[0, :9].all()  # means of 5 s still see the last measured sample
+    assert not found.judged[0, 10:18].any()
+    assert (found.probability[0, 10:18] == 0).all()
+    assert not found.alarm[0, 10:18].any()
+
+
+def test_one_row_is_scored(watch: Watch, calm: Build) -> None:
+    assert watch.score(calm(1)).probability.shape == (1, 1)
+
+
+def test_constant_columns_are_no_trouble(toy_model: Model) -> None:
+    found = Detector(toy_model).learn(np.full((30, 4), 7.0), 1.0).score(np.full((10, 4), 7.0))
+    assert np.isfinite(found.probability).all()
+    assert not found.alarm.any()
+
+
+@pytest.mark.parametrize(
+    ("reference", "interval", "said"),
+    [
+        (np.ones((2, 3)), 1.0, "has 2 samples"),
+        (np.full((30, 3), np.nan), 1.0, "no signal of database 0"),
+        (np.ones((30, 3)), 0.0, "interval is 0.0 s"),
+        (np.ones((30, 3)), float("nan"), "interval is nan s"),
+    ],
+)
+def test_a_reference_that_says_nothing_is_refused(
+    toy_model: Model, reference: Floats, interval: float, said: str
+) -> None:
+    with pytest.raises(ReferenceDataError, match=said):
+        Detector(toy_model).learn(reference, interval)
+
+
+def test_examples_that_do_not_fit_are_refused(watch: Watch, calm: Build) -> None:
+    with pytest.raises(SupportError, match="one row per label"):
+        watch.remember(0, calm(3), np.zeros(2, dtype=np.bool_))
+    with pytest.raises(SupportError, match="none of the examples"):
+        watch.remember(0, np.full((3, 12), np.nan), np.ones(3, dtype=np.bool_))
+
+
+numbers = st.floats(allow_nan=True, allow_infinity=True, width=64)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.data())
+def test_no_score_is_ever_nan(toy_model: Model, data: st.DataObject) -> None:
+    width = data.draw(st.integers(1, 6))
+    reference = data.draw(arrays(np.float64, (data.draw(st.integers(1, 12)), width), elements=numbers))
+    values = data.draw(arrays(np.float64, (data.draw(st.integers(1, 8)), width), elements=numbers))
+    try:
+        watch = Detector(toy_model).learn(reference, data.draw(st.sampled_from([1.0, 5.0, 15.0])))
+        if data.draw(st.booleans()):
+            watch = watch.remember(0, values, data.draw(arrays(np.bool_, len(values))))
+    except (ReferenceDataError, SupportError):
+        return
+    found = watch.score(values)
+    assert ((found.probability >= 0) & (found.probability <= 1)).all()
+    assert np.isfinite(found.deviation).all()
+
+
+def test_a_model_that_was_saved_scores_the_same(toy_model: Model, watch: Watch, calm: Build, tmp_path: Path) -> None:
+    toy_model.save(tmp_path / "m.npz")
+    again = Detector(load(tmp_path / "m.npz")).learn(calm(40, seed=5), 1.0)
+    np.testing.assert_array_equal(again.score(calm(20)).probability, watch.score(calm(20)).probability)
+
+
+def test_a_missing_damaged_or_foreign_model_is_refused_with_what_to_do(toy_model: Model, tmp_path: Path) -> None:
+    file = tmp_path / "m.npz"
+    with pytest.raises(ModelError, match="no model at"):
+        load(file)
+    file.write_bytes(b"junk")
+    with pytest.raises(ModelError, match="damaged"):
+        load(file)
+    toy_model.save(file)
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelError, match="damaged"):
+        load(file)
+    toy_model.save(file)
+    with np.load(file) as content:
+        arrays_in = dict(content)
+    np.savez(file, **(arrays_in | {"about": np.array(json.dumps({"format": 99, "trained_on": ""}))}))
+    with pytest.raises(ModelError, match="format 99"):
+        load(file)
+    np.savez(file, **(arrays_in | {"first.inputs": np.array(["x"])}))
+    with pytest.raises(ModelError, match="other features"):
+        load(file)

@@ -1,0 +1,127 @@
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kintsugi_ml.detection.errors import TableError
+from kintsugi_ml.detection.table import Table, on_grid, read, write
+
+
+def reading(folder: Path, text: str | bytes, *ignore: str) -> Table:
+    file = folder / "metrics.csv"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read(file, ignore)
+
+
+def test_numbers_missing_cells_and_infinities_are_read(tmp_path: Path) -> None:
+    table = reading(tmp_path, "time,a,b\n1,2,\n2,NaN,inf\n3,-inf,1e3\n")
+    np.testing.assert_array_equal(table.values, [[2, np.nan], [np.nan, np.nan], [np.nan, 1000]])
+    assert table.columns == ("a", "b")
+    assert table.interval() == 1.0
+
+
+def test_times_may_be_dates(tmp_path: Path) -> None:
+    table = reading(tmp_path, "at,a\n2026-01-31T12:00:00Z,1\n2026-01-31T12:00:05Z,2\n")
+    assert np.diff(table.times).tolist() == [5.0]
+    assert table.times[0] == 1769860800.0
+
+
+def test_parquet_is_read_as_csv_is(tmp_path: Path) -> None:
+    file = tmp_path / "m.parquet"
+    pq.write_table(pa.table({"time": [1, 2], "a": [1.5, None], "label": [False, True]}), file)
+    table = read(file)
+    np.testing.assert_array_equal(table.values, [[1.5], [np.nan]])
+    assert table.labels is not None
+    assert table.labels.tolist() == [False, True]
+
+
+def test_what_is_written_can_be_read(tmp_path: Path) -> None:
+    for name in ("out.csv", "out.parquet"):
+        write(tmp_path / name, {"time": np.array([1.0, 2.0]), "score": np.array([0.5, -1.0])})
+        assert read(tmp_path / name).values[:, 0].tolist() == [0.5, -1.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("time,load\n1,2\n2,high\n", "column 'load' has 'high' in row 2, which is not a number"),
+        ("time,a\n1,2\n3,2\n2,2\n", "the time ('time') in row 3 is earlier than the row before"),
+        ("time,a\n1,2\n1,2\n", "the time ('time') in row 2 is the same as the row before"),
+        ("time,a\n1,2\n,2\n", "the time ('time') in row 2 is missing"),
+        ("time,a\n1,2\nnoon,2\n", "column 'time' has 'noon' in row 2, which is not a number of seconds or a time"),
+        ("time,a,a\n1,2,3\n", "the column 'a' is there 2 times"),
+        ("time,a,label\n1,2,0\n2,2,3\n", "the label in row 2 is 3: it is 1 (anomalous) or 0 (normal)"),
+        ("time,a,label\n1,2,0\n2,2,\n", "the label in row 2 is missing"),
+        ("time,a,label\n1,2,bad\n", "column 'label' has 'bad' in row 1"),
+        ("time\n1\n", "has 1 column"),
+        ("time,label\n1,0\n", "no numeric column"),
+        ("time,a\n", "a header and no rows"),
+        ("", "can't be read"),
+        ("time,a\n1,2\n2,3,4\n", "can't be read"),
+        (b"time,a\n1,\xff\xfe\n", "column 'a' has"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, text: str | bytes, said: str) -> None:
+    with pytest.raises(TableError) as caught:
+        reading(tmp_path, text)
+    assert said in str(caught.value)
+
+
+def test_a_text_column_can_be_ignored(tmp_path: Path) -> None:
+    assert reading(tmp_path, "time,host,a\n1,db,2\n", "host").columns == ("a",)
+
+
+def test_a_missing_file_and_a_folder_that_is_not_there_are_named(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match=r"no file .*nowhere\.csv"):
+        read(tmp_path / "nowhere.csv")
+    with pytest.raises(TableError, match="can't be written"):
+        write(tmp_path / "no" / "out.csv", {"a": [1]})
+
+
+def test_a_damaged_parquet_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.parquet").write_bytes(b"PAR1 and then nothing")
+    with pytest.raises(TableError, match="can't be read as a Parquet file"):
+        read(tmp_path / "m.parquet")
+
+
+def test_holes_become_missing_rows_but_no_more_than_the_windows_need() -> None:
+    values, place = on_grid(np.array([0.0, 1.0, 4.0, 1e9]), np.arange(4.0)[:, None], 1.0, context=4)
+    assert place.tolist() == [0, 1, 4, 9]
+    np.testing.assert_array_equal(values[:, 0], [0, 1, np.nan, np.nan, 2, *[np.nan] * 4, 3])
+
+
+def test_columns_are_found_by_name_and_absent_ones_are_missing(tmp_path: Path) -> None:
+    table = reading(tmp_path, "time,a,b\n1,2,3\n")
+    np.testing.assert_array_equal(table.aligned(["b", "x", "a"]), [[3, np.nan, 2]])
+
+
+cell = st.one_of(
+    st.text(max_size=5), st.floats().map(str), st.integers().map(str), st.sampled_from(["", "NaN", "true"])
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.lists(cell, min_size=1, max_size=4), max_size=6), st.booleans())
+def test_any_text_is_either_numbers_or_a_sentence(tmp_path: Path, rows: list[list[str]], header: bool) -> None:
+    text = "\n".join([*(["time,a,label"] if header else []), *(",".join(row) for row in rows)])
+    try:
+        table = reading(tmp_path, text.encode("utf-8", "replace"))
+    except TableError:
+        return
+    assert np.isfinite(table.times).all()
+    assert not np.isinf(table.values).any()
+    assert table.values.shape == (len(table.times), len(table.columns))
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=60))
+def test_any_bytes_are_either_numbers_or_a_sentence(tmp_path: Path, junk: bytes) -> None:
+    try:
+        table = reading(tmp_path, b"time,a\n" + junk)
+    except TableError:
+        return
+    assert np.isfinite(table.times).all()
