@@ -51,12 +51,13 @@ class RingBuffer:
             return
         rows = np.minimum(np.searchsorted(frame.times, samples.times - frame.interval / 2), len(frame) - 1)
         kept = np.abs(frame.times[rows] - samples.times) < frame.interval / 2
-        values = frame.values.copy()
+        values, mask = frame.values.copy(), frame.mask.copy()
         for name, column in samples.columns.items():
             if name in frame.signals:
                 known = kept & np.isfinite(column)
-                values[rows[known], frame.signals.index(name)] = column[known]
-        self._frame = Frame(frame.signals, frame.times, values, np.isfinite(values), frame.interval)
+                index = frame.signals.index(name)
+                values[rows[known], index], mask[rows[known], index] = column[known], True
+        self._frame = Frame(frame.signals, frame.times, values, mask, frame.interval)
 
     def clock_stepped_back(self, now: float) -> bool:
         """Whether the clock was set back so far that the kept samples lie in the future; forget them then."""

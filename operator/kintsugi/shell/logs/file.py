@@ -19,12 +19,12 @@ from kintsugi.engines.postgresql.logs.line import Line, LogZoneError
 from kintsugi.engines.postgresql.logs.records import Decoder
 from kintsugi.shell.logs.source import Batch, LogError, Mark, NewDecoder, Position
 
-READ_BYTES: Final = 4 << 20
+READ_BYTES: Final = 1 << 20
 """Read at once at most; what is left comes with the next batch."""
 CHUNK: Final = 256 << 10
-HISTORY_BYTES: Final = 16 << 20
+HISTORY_BYTES: Final = 8 << 20
 """Of a file that was never read before, its end."""
-MOST_BEHIND: Final = 64 << 20
+MOST_BEHIND: Final = 32 << 20
 """Who is further behind leaves lines out, and says so."""
 MOST_FILES: Final = 32
 """Of more files the newest."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import ssl
@@ -23,7 +24,7 @@ LAG: Final = 3.0
 ENTRIES: Final = 2000
 """Asked for at once; Loki's own limit is 5000 unless set otherwise."""
 PAGES: Final = 4
-BODY_BYTES: Final = 16 << 20
+BODY_BYTES: Final = 4 << 20
 MOST_STREAMS: Final = 64
 
 
@@ -76,7 +77,7 @@ class Loki:
             if start >= end:
                 return lines, False, begins
             page, limit = await self._page(start, end)
-            found, news, count = self._taken(page, since.since)
+            found, news, count = await asyncio.to_thread(self._taken, page, since.since)
             lines += found
             if count < limit:
                 return lines + self._idle(news), False, begins
