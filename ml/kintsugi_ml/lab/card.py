@@ -17,6 +17,7 @@ from kintsugi.engines import catalogue
 from kintsugi_ml.lab import cascades, dataset, leak, manifest, tables
 from kintsugi_ml.lab.dataset import read_run
 from kintsugi_ml.lab.manifest import DatasetError, Manifest
+from kintsugi_ml.lab.signals import recorded
 
 REPOSITORY: Final = Path(__file__).resolve().parents[3]
 DATA_SET: Final = REPOSITORY / "data" / manifest.VERSION
@@ -34,7 +35,7 @@ def write(directory: Path = DATA_SET, page: Path = PAGE, images: Path = IMAGES) 
     """
     from kintsugi_ml.lab import figures  # matplotlib takes a second to import, and --check does not draw
 
-    known = dataset.assemble(directory, components=catalogue.COMPONENTS, signals=catalogue.load("postgresql").names())
+    known = dataset.assemble(directory, components=catalogue.COMPONENTS, signals=recorded().names())
     if not known.counting():
         raise DatasetError(f"{directory} holds no run that counts; record some with `make lab`")
     report = leaks(known, directory)

@@ -9,24 +9,18 @@ import time
 import numpy as np
 
 from kintsugi.domain.frame import Frame
-from kintsugi.domain.signals import Catalogue
-from kintsugi.engines import catalogue
 from kintsugi.shell.prometheus import Endpoint, Group, Prometheus, Subject
+from kintsugi_ml.lab.signals import recorded
 
 INTERVAL = 1.0
 SETTLE_SECONDS = 2.5
 """After so long Prometheus has scraped and stored what happened until now."""
 
 
-def postgresql() -> Catalogue:
-    """The signals that are recorded."""
-    return catalogue.load("postgresql")
-
-
 async def read(url: str, labels: dict[str, str], start: float, end: float) -> Frame:
     """The metrics from `start` to `end` (Unix seconds), waiting until the last of them has been scraped."""
     await asyncio.sleep(max(0.0, end + SETTLE_SECONDS - time.time()))
-    known = postgresql()
+    known = recorded()
     group = Group(Endpoint(url), tuple(labels), INTERVAL, known.engine, known)
     subject = Subject("lab", tuple(labels.values()))
     first, last = math.ceil(start), math.floor(end)

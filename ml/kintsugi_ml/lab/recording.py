@@ -28,6 +28,7 @@ from kintsugi_ml.lab.parts import Parts, Planned
 from kintsugi_ml.lab.plan import NULL
 from kintsugi_ml.lab.remedies import Applied
 from kintsugi_ml.lab.run import Course
+from kintsugi_ml.lab.signals import recorded
 from kintsugi_ml.lab.truth import onset, sampler
 from kintsugi_ml.lab.truth.measures import MEASURES, Track, track
 from kintsugi_ml.lab.truth.sampler import TruthSampler
@@ -132,7 +133,7 @@ def _entry(
         parts,
         requests,
         frame,
-        metrics.postgresql(),
+        recorded(),
         form=planned.form,
     )
     status, reason = _status(course, verdict)

@@ -10,6 +10,7 @@ from typing import Final
 LOGS: Final = "logs"
 """The one source that Prometheus is not asked for: classes of the server's log lines."""
 
+
 class Hurts(StrEnum):
     """The direction in which a signal's change means harm."""
 
@@ -62,6 +63,7 @@ class Signal:
     def exporters(self) -> tuple[str, ...]:
         """The sources that Prometheus can be asked for, preferred one first."""
         return tuple(source for source in self.sources if source != LOGS)
+
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from kintsugi.domain.frame import Frame
-from kintsugi.engines import catalogue
 from kintsugi_ml.lab.dataset import write_run
 from kintsugi_ml.lab.logs import Line, LogTrack
 from kintsugi_ml.lab.manifest import NULL, Entry, GateEntry, OutcomeEntry, RemedyEntry
 from kintsugi_ml.lab.parts import Parts
+from kintsugi_ml.lab.signals import recorded
 from kintsugi_ml.lab.truth.measures import MEASURES, Track
 
 INJECTED = 1_790_000_030.25
-SIGNALS = catalogue.load("postgresql").names()
+SIGNALS = recorded().names()
 
 
 def an_entry(id: str = "p0-000-deadlocks", fault: str = "deadlocks", **known: Any) -> Entry:

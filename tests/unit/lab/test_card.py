@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from kintsugi.engines import catalogue
 from kintsugi_ml.lab import card, classes
 from kintsugi_ml.lab.cascades import typical
 from kintsugi_ml.lab.dataset import read_run
 from kintsugi_ml.lab.expected import EXPECTED
 from kintsugi_ml.lab.figures import cascade
 from kintsugi_ml.lab.manifest import DatasetError
+from kintsugi_ml.lab.signals import recorded
 from kintsugi_ml.lab.splits import HELD_OUT
 
 Build = Callable[..., Any]
@@ -87,7 +87,7 @@ def test_the_typical_run_is_the_one_nearest_to_the_medians(entry: Build) -> None
 
 def test_what_is_held_out_or_expected_is_called_as_the_lab_calls_it() -> None:
     known = {*classes.FAULTS, *classes.NEGATIVES}
-    signals = catalogue.load("postgresql").names()
+    signals = recorded().names()
 
     assert set(HELD_OUT) <= known
     assert 0.15 < len(HELD_OUT) / len(known) < 0.25, "about one class in five"
