@@ -65,9 +65,8 @@ def learn(reference: Table, detector: Detector, interval: float | None = None) -
     step = reference.interval() if interval is None else interval
     if not np.isfinite(step) or step <= 0:
         raise ReferenceDataError(f"{reference.file} has {len(reference.times)} row: give at least 5, better 25 or more")
-    known = tuple(
-        name for name, seen in zip(reference.columns, ~np.isnan(reference.values).all(axis=0), strict=True) if seen
-    )
+    empty = np.atleast_1d(np.isnan(reference.values).all(axis=0))
+    known = tuple(name for index, name in enumerate(reference.columns) if not empty[index])
     for name in set(reference.columns) - set(known):
         _note(f"column {name!r} is empty in {reference.file} and left out")
     if not known:

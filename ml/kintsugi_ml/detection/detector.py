@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from kintsugi.domain.frame import Bools, Floats
 from kintsugi_ml.detection.errors import ReferenceDataError, SupportError
-from kintsugi_ml.detection.features import Reference, describe, refer
+from kintsugi_ml.detection.features import Reference, chosen, describe, refer
 from kintsugi_ml.detection.model import Model, shipped
 from kintsugi_ml.detection.normal import Singles, finite
 from kintsugi_ml.detection.relation import coordinates
@@ -80,7 +80,7 @@ class Watch:
         kept = _newest(described.judged[0] & wanted, labels)
         if not kept.any():
             raise SupportError("none of the examples has a measured value: give some in which signals are measured")
-        logits = self.model.first.forest.logits(described.features[0])
+        logits = self.model.first.forest.logits(chosen(described.features[0]))
         found = Examples(described.points[0][kept], logits[kept], labels[kept])
         return replace(self, examples={**self.examples, database: found})
 
@@ -90,7 +90,7 @@ class Watch:
         values = values[None] if values.ndim == 2 else values
         described = describe(self.reference, values)
         databases, rows, _ = values.shape
-        logits = self.model.first.forest.logits(described.features.reshape(databases * rows, -1))
+        logits = self.model.first.forest.logits(chosen(described.features.reshape(databases * rows, -1)))
         first = self.model.first
         probability = first.calibration.probability(logits).reshape(databases, rows)
         alarm = probability >= first.threshold

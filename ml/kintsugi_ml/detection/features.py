@@ -20,7 +20,16 @@ from kintsugi_ml.detection.tokens import SHORT_S, context, directed, mean_over, 
 FEATURES: Final = (*POOLED, *RELATIONS)
 """All of them are 0 in perfect normality and grow with distance from it."""
 
+LEAN: Final = ("nearest", "near3", "nearest_ratio", "coupling", "coupling_ratio", "beyond3.mean")
+"""What the shipped first step looks at. With all of them it learns the training classes by heart: on classes left
+out, boosting on the relations alone was better than with two dozen pools added (docs/models/detection.md)."""
+
 _BLOCK: Final = 1 << 17  # cells (samples x signals) worked on at once, so that temporaries stay in the cache
+
+
+def chosen(features: Singles, names: tuple[str, ...] = LEAN) -> Singles:
+    """The named features `[N, F]` of rows of all of them `[N, 83]`."""
+    return features[:, [FEATURES.index(name) for name in names]]
 
 
 @dataclass(frozen=True, slots=True)

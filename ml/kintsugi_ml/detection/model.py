@@ -17,14 +17,14 @@ import numpy as np
 
 from kintsugi_ml.detection.calibrate import Calibration
 from kintsugi_ml.detection.errors import ModelError
-from kintsugi_ml.detection.features import FEATURES
+from kintsugi_ml.detection.features import LEAN
 from kintsugi_ml.detection.stack import FAMILIAR, LABELLED, Step
 from kintsugi_ml.detection.trees import Forest
 
 FORMAT: Final = 1
 SHIPPED: Final = Path(__file__).with_name("weights.npz")
 
-_STEPS: Final = {"first": FEATURES, "labelled": LABELLED, "familiar": FAMILIAR}
+_STEPS: Final = {"first": LEAN, "labelled": LABELLED, "familiar": FAMILIAR}
 _ARRAYS: Final = ("feature", "threshold", "cleared", "first", "leaves")
 
 

@@ -94,14 +94,16 @@ def familiarity(memory: Memory, points: Singles) -> Singles:
 def nearest(points: Singles, others: Singles) -> Singles:
     """The distance `[T]`, per signal, from each of `[T, S]` to the nearest of `[M, S]`."""
     squared = (points**2).sum(axis=1)[:, None] + (others**2).sum(axis=1) - 2 * (points @ others.T)
-    return np.sqrt(np.maximum(squared.min(axis=1), 0) / np.float32(max(points.shape[1], 1)))
+    return np.asarray(
+        np.sqrt(np.maximum(squared.min(axis=1), 0) / np.float32(max(points.shape[1], 1))), dtype=np.float32
+    )
 
 
 def _variance(normal: Singles, anomalous: Singles) -> Singles:
     """Within the classes `[S]`, the mean of both (of one, when the other has a single sample)."""
     parts = [part.var(axis=0) for part in (normal, anomalous) if len(part) > 1]
     mean = np.mean(parts, axis=0, dtype=np.float32) if parts else np.zeros(normal.shape[1], dtype=np.float32)
-    return mean + np.float32(VARIANCE_RIDGE)
+    return np.asarray(mean + np.float32(VARIANCE_RIDGE), dtype=np.float32)
 
 
 def _ridge(normal: Singles, anomalous: Singles) -> Singles:
@@ -113,16 +115,16 @@ def _ridge(normal: Singles, anomalous: Singles) -> Singles:
     width = points.shape[1]
     if width <= len(points):
         inner = scaled.T @ scaled + np.float32(WEIGHT_RIDGE) * np.eye(width, dtype=np.float32)
-        return np.linalg.solve(inner, scaled.T @ target)
+        return np.asarray(np.linalg.solve(inner, scaled.T @ target), dtype=np.float32)
     outer = scaled @ scaled.T + np.float32(WEIGHT_RIDGE) * np.eye(len(points), dtype=np.float32)
-    return scaled.T @ np.linalg.solve(outer, target)
+    return np.asarray(scaled.T @ np.linalg.solve(outer, target), dtype=np.float32)
 
 
 def _cosines(points: Singles, others: Singles) -> Singles:
     """Cosines `[T, M]`; a tiny point has none."""
     lengths = np.sqrt((points**2).sum(axis=1))[:, None] * np.sqrt((others**2).sum(axis=1))
-    return (points @ others.T) / (lengths + np.float32(1e-3))
+    return np.asarray((points @ others.T) / (lengths + np.float32(1e-3)), dtype=np.float32)
 
 
 def _log_ratio(one: Singles, other: Singles) -> Singles:
-    return np.log((one + _LEAST) / (other + _LEAST))
+    return np.asarray(np.log((one + _LEAST) / (other + _LEAST)), dtype=np.float32)

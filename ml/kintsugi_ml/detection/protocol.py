@@ -89,15 +89,19 @@ class Trained(Protocol):
 
 
 class Method(Protocol):
-    """A way to detect.
+    """A way to detect."""
 
-    `uses_examples` says whether an episode's examples make any difference to it, `probabilities` whether its scores are
-    calibrated probabilities.
-    """
+    @property
+    def name(self) -> str:
+        """What it is called in tables and folders."""
 
-    name: str
-    uses_examples: bool
-    probabilities: bool
+    @property
+    def uses_examples(self) -> bool:
+        """Whether an episode's examples make any difference to it."""
+
+    @property
+    def probabilities(self) -> bool:
+        """Whether its scores are calibrated probabilities."""
 
     def train(self, runs: Sequence[Run], seed: int) -> Trained:
         """Learn whatever can be learned from these runs alone."""

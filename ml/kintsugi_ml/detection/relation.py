@@ -96,7 +96,7 @@ def _distances(one: Singles, one_squares: Singles, other: Singles, other_squares
     out += other_squares[:, None]
     out /= width[:, None, None]
     np.maximum(out, 0, out=out)
-    return np.sqrt(out, out=out)
+    return np.asarray(np.sqrt(out, out=out), dtype=np.float32)
 
 
 def _own(points: Singles, squares: Singles, width: Singles) -> Singles:
@@ -107,7 +107,7 @@ def _own(points: Singles, squares: Singles, width: Singles) -> Singles:
     if close.all():
         return np.zeros_like(squares)
     apart[:, close] = np.inf
-    return apart.min(axis=2)
+    return np.asarray(apart.min(axis=2), dtype=np.float32)
 
 
 def _precision(points: Singles) -> Singles:
@@ -116,13 +116,13 @@ def _precision(points: Singles) -> Singles:
     turned = np.swapaxes(points, 1, 2)
     if width <= rows:
         inner = turned @ points / np.float32(rows) + np.float32(RIDGE) * np.eye(width, dtype=np.float32)
-        return np.linalg.inv(inner)
+        return np.asarray(np.linalg.inv(inner), dtype=np.float32)
     inner = points @ turned + np.float32(RIDGE * rows) * np.eye(rows, dtype=np.float32)
     kept = turned @ np.linalg.solve(inner, points)
-    return (np.eye(width, dtype=np.float32) - kept) / np.float32(RIDGE)
+    return np.asarray((np.eye(width, dtype=np.float32) - kept) / np.float32(RIDGE), dtype=np.float32)
 
 
 def _coupling(points: Singles, precision: Singles, width: Singles) -> Singles:
     """The ridge Mahalanobis distance `[D, T]`, per signal and in ridges, so that it is `size` where nothing moves."""
     squared = np.einsum("dts,dts->dt", points @ precision, points)
-    return np.sqrt(np.maximum(squared, 0) * np.float32(RIDGE) / width[:, None])
+    return np.asarray(np.sqrt(np.maximum(squared, 0) * np.float32(RIDGE) / width[:, None]), dtype=np.float32)

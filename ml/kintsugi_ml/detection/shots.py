@@ -14,6 +14,7 @@ from kintsugi_ml.detection.normal import Singles
 from kintsugi_ml.detection.protocol import Episode, Run, Source, episode
 from kintsugi_ml.detection.stack import RISING, Examples, Step, familiar_inputs, labelled_inputs
 from kintsugi_ml.detection.training import boost, whole
+from kintsugi_ml.detection.trees import Forest
 
 SHOTS: Final = (1, 3, 5, 10)
 
@@ -54,14 +55,15 @@ def _train(runs: Sequence[Run], logits: Mapping[str, Floats], seed: int, sources
     rising = list(RISING) if "normals" not in sources else [1] * inputs.shape[1]
     scores = np.empty(len(labels))
     for half in (0, 1):
-        learned = boost(inputs[fold != half], labels[fold != half], seed=seed, monotone=rising, **_SIZE)
+        learned = _small(inputs[fold != half], labels[fold != half], seed, rising)
         scores[fold == half] = learned.logits(inputs[fold == half])
     calibration = fit(scores, labels)
-    forest = boost(inputs, labels, seed=seed, monotone=rising, **_SIZE)
+    forest = _small(inputs, labels, seed, rising)
     return Step(forest, calibration, best_threshold(calibration.probability(scores), labels))
 
 
-_SIZE: Final = {"trees": TREES, "leaves": LEAVES, "smallest": SMALLEST, "share": 1.0}
+def _small(inputs: Singles, labels: Bools, seed: int, rising: Sequence[int]) -> Forest:
+    return boost(inputs, labels, seed=seed, trees=TREES, leaves=LEAVES, smallest=SMALLEST, share=1.0, monotone=rising)
 
 
 def _rows(

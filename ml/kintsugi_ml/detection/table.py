@@ -185,4 +185,4 @@ def _labels(file: Path, column: Any) -> Bools:
     if len(wrong):
         said = "missing" if np.isnan(numbers[wrong[0]]) else f"{numbers[wrong[0]]:g}"
         raise TableError(f"{file}: the label in row {wrong[0] + 1} is {said}: it is 1 (anomalous) or 0 (normal)")
-    return numbers == 1
+    return np.asarray(numbers == 1)

@@ -82,7 +82,8 @@ def mean_over(values: Singles, width: int) -> Singles:
         if holes:
             count[:, back:] += measured[:, :-back]
     with np.errstate(invalid="ignore"):
-        return total / count
+        np.divide(total, count, out=total)
+    return total
 
 
 def peak_over(magnitudes: Singles, width: int) -> Singles:

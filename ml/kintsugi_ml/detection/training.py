@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from kintsugi.domain.frame import Bools, Floats
 from kintsugi_ml.detection import protocol
 from kintsugi_ml.detection.calibrate import Calibration, fit
-from kintsugi_ml.detection.features import describe, refer
+from kintsugi_ml.detection.features import LEAN, chosen, describe, refer
 from kintsugi_ml.detection.metrics import best_threshold
 from kintsugi_ml.detection.normal import Singles
 from kintsugi_ml.detection.protocol import Run
@@ -35,6 +35,9 @@ LEAST_REFERENCE: Final = 14
 """Samples of the shortest reference in training."""
 
 LEAST_SIGNALS: Final = 6
+
+WIDE: Final = 12
+"""Features that each node of a tree chooses from, when there are more."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,19 +133,20 @@ def boost(
 
 
 @lru_cache(maxsize=256)
-def zero_shot(runs: tuple[Run, ...], seed: int) -> Forest:
-    """The model that needs no examples, from these runs."""
+def zero_shot(runs: tuple[Run, ...], seed: int, names: tuple[str, ...] = LEAN) -> Forest:
+    """The model that needs no examples, from these runs, looking at the named features."""
     features, labels, weights = rows(runs, seed)
-    return boost(features, labels, weights, seed=seed)
+    share = 1.0 if len(names) < WIDE else WIDE / len(names)
+    return boost(chosen(features, names), labels, weights, seed=seed, trees=40, leaves=4, rate=0.12, share=share)
 
 
-def crossfit(runs: Sequence[Run], seed: int) -> dict[str, Floats]:
+def crossfit(runs: Sequence[Run], seed: int, names: tuple[str, ...] = LEAN) -> dict[str, Floats]:
     """For each run, by name, the logits `[T]` of a model that knows none of its class."""
     out = {}
     for _, others, own in protocol.leave_one_out(runs):
-        forest = zero_shot(tuple(others), seed)
+        forest = zero_shot(tuple(others), seed, names)
         for run in own:
-            out[run.name] = forest.logits(whole(run).features)
+            out[run.name] = forest.logits(chosen(whole(run).features, names))
     return out
 
 

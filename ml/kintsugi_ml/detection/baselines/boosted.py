@@ -11,6 +11,7 @@ import numpy as np
 from kintsugi.domain.frame import Floats
 from kintsugi_ml.detection.baselines.common import threshold_on
 from kintsugi_ml.detection.calibrate import Calibration
+from kintsugi_ml.detection.features import FEATURES, LEAN, chosen
 from kintsugi_ml.detection.protocol import Episode, Judged, Run, episode
 from kintsugi_ml.detection.training import boost, calibrate, crossfit, rows, whole, zero_shot
 from kintsugi_ml.detection.trees import Forest
@@ -29,24 +30,28 @@ class Boosted:
     forest: Forest
     calibration: Calibration
     threshold: float
+    names: tuple[str, ...]
 
     def score(self, episode: Episode) -> Judged:
-        """Judge with the first step alone."""
-        logits = self.forest.logits(whole(episode.run).features)
+        """Judge without looking at the examples."""
+        logits = self.forest.logits(chosen(whole(episode.run).features, self.names))
         return Judged(self.calibration.probability(logits), self.threshold)
 
 
 class ZeroShot:
-    """Gradient boosting, trained on other classes; the examples are not looked at."""
+    """Gradient boosting on the named features, trained on other classes; the examples are not looked at."""
 
-    name = "gradient boosting, zero-shot"
     uses_examples = False
     probabilities = True
 
+    def __init__(self, name: str, names: tuple[str, ...]) -> None:
+        self.name = name
+        self.names = names
+
     def train(self, runs: Sequence[Run], seed: int) -> Boosted:
         """Fit on all runs; threshold and calibration come from classes left out in turn."""
-        calibration, threshold = calibrate(runs, crossfit(runs, seed))
-        return Boosted(zero_shot(tuple(runs), seed), calibration, threshold)
+        calibration, threshold = calibrate(runs, crossfit(runs, seed, self.names))
+        return Boosted(zero_shot(tuple(runs), seed, self.names), calibration, threshold, self.names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +66,15 @@ class Pooling:
     def score(self, episode: Episode) -> Judged:
         """Fit, then judge."""
         features, labels, weights = rows(self.runs, self.seed)
+        features = chosen(features)
         if episode.support is not None and len(episode.support.rows):
             given = episode.support
-            own = whole(given.run).features[given.rows]
+            own = chosen(whole(given.run).features[given.rows])
             each = SHARE * weights.sum() / ((1 - SHARE) * len(own))
             features, labels = np.concatenate([features, own]), np.concatenate([labels, given.labels])
             weights = np.concatenate([weights, np.full(len(own), each)])
-        forest = boost(features, labels, weights, seed=self.seed)
-        return Judged(self.calibration.probability(forest.logits(whole(episode.run).features)), self.threshold)
+        forest = boost(features, labels, weights, seed=self.seed, trees=40, leaves=4, rate=0.12, share=1.0)
+        return Judged(self.calibration.probability(forest.logits(chosen(whole(episode.run).features))), self.threshold)
 
 
 class Pooled:
@@ -121,4 +127,9 @@ class Logistic:
         return Regressing(threshold_on(runs, lambda run: plain.probability(episode(run, "same", 5, seed))))
 
 
-METHODS: Final = (ZeroShot(), Pooled(), Logistic())
+METHODS: Final = (
+    ZeroShot("gradient boosting, zero-shot", LEAN),
+    ZeroShot("gradient boosting, all features", FEATURES),
+    Pooled(),
+    Logistic(),
+)

@@ -58,10 +58,10 @@ def standardised(run: Run) -> Singles:
     counting = counters(run.values[None, : run.reference])
     values = steps(run.values[None], counting)
     normal = learn(values[:, : run.reference])
-    return np.nan_to_num(normal.standardise(values)[0], nan=0.0)
+    return np.asarray(np.nan_to_num(normal.standardise(values)[0], nan=0.0), dtype=np.float32)
 
 
 @lru_cache(maxsize=256)
 def smooth(run: Run) -> Singles:
     """The same, averaged over 3 s."""
-    return mean_over(standardised(run)[None], samples(SHORT_S, run.interval))[0]
+    return np.asarray(mean_over(standardised(run)[None], samples(SHORT_S, run.interval))[0])

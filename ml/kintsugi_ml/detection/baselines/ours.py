@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from kintsugi.domain.frame import Floats
+from kintsugi_ml.detection.features import chosen
 from kintsugi_ml.detection.model import Model
 from kintsugi_ml.detection.protocol import Episode, Judged, Run
 from kintsugi_ml.detection.shots import examples_of, train_familiar, train_labelled
@@ -47,7 +48,7 @@ class Stacked:
         return Judged(step.probability(make(logits, seen.points, seen.anchors, examples)), step.threshold)
 
     def _logits(self, run: Run) -> Floats:
-        return self.model.first.forest.logits(whole(run).features)
+        return self.model.first.forest.logits(chosen(whole(run).features))
 
     def _given(self, episode: Episode) -> Mapping[str, Floats]:
         return {} if episode.support is None else {episode.support.run.name: self._logits(episode.support.run)}

@@ -25,19 +25,19 @@ def latency(run: Run) -> Floats:
         return np.zeros(len(run.labels))
     values = run.values[:, chosen]
     usual = np.nanmedian(values[: run.reference], axis=0)
-    return np.nan_to_num(np.nanmax(values / np.maximum(usual, 1e-9), axis=1), nan=0.0)
+    return np.asarray(np.nan_to_num(np.nanmax(values / np.maximum(usual, 1e-9), axis=1), nan=0.0), dtype=np.float64)
 
 
 def mad(run: Run) -> Floats:
     """The mean of the `WORST` largest robust z-scores `[T]`."""
     size = np.abs(smooth(run))
     many = min(WORST, size.shape[1])
-    return np.partition(size, -many, axis=1)[:, -many:].mean(axis=1).astype(np.float64)
+    return np.asarray(np.partition(size, -many, axis=1)[:, -many:].mean(axis=1), dtype=np.float64)
 
 
 def feature(name: str, run: Run) -> Floats:
     """One of the detector's own features `[T]` as a score."""
-    return whole(run).features[:, FEATURES.index(name)].astype(np.float64)
+    return np.asarray(whole(run).features[:, FEATURES.index(name)], dtype=np.float64)
 
 
 def exceedance(run: Run) -> Floats:
