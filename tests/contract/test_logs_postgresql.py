@@ -76,6 +76,11 @@ async def _trouble(dsn: str) -> None:
         assert any(isinstance(result, asyncpg.DeadlockDetectedError) for result in results)
         await one.execute("ROLLBACK")
         await two.execute("ROLLBACK")
+        await one.execute("BEGIN; UPDATE tills SET owner = 'SECRET' WHERE id = 1")
+        waiting = asyncio.create_task(two.execute("UPDATE tills SET owner = 'SECRET' WHERE id = 1"))
+        await asyncio.sleep(0.5)  # longer than deadlock_timeout, after which a wait is logged
+        await one.execute("ROLLBACK")
+        await waiting
         await one.execute("CHECKPOINT")
         await one.fetch("SELECT n, 'SECRET' || n FROM generate_series(1, 200000) n ORDER BY 2 DESC")
         for wrong in ("SELECT 'SECRET'::int", "SELECT secret_column\n, 'SECRET'\nFROM tills", _RAISE):

@@ -16,6 +16,9 @@ _CUT: Final = re.compile(
 _WRAPPED: Final = {"timestamp": "log_time", "state_code": "sql_state_code"}
 """What CloudNativePG calls them inside of `record` (its instance manager reads csvlog)."""
 
+SUCCESS: Final = "00000"
+"""What csvlog says of lines that are no errors; jsonlog leaves the field out (src/backend/utils/error/jsonlog.c)."""
+
 
 class JsonLog(Decoder):
     """Each line is a record of its own."""
@@ -26,8 +29,8 @@ class JsonLog(Decoder):
         if known is None or time is None or "error_severity" not in known:
             self.junk += bool(raw.strip())
             return
-        fields = (str(known.get(name) or "") for name in ("error_severity", "state_code", "message", "context"))
-        yield from self._said(time, *fields)
+        severity, message, context = (str(known.get(name) or "") for name in ("error_severity", "message", "context"))
+        yield from self._said(time, severity, str(known.get("state_code") or SUCCESS), message, context)
 
 
 def _fields(text: str, cut: bool) -> Mapping[str, Any] | None:

@@ -18,6 +18,9 @@ _HEADER_CHARACTERS: Final = 2048
 _OWN: Final = ("LOG", "FATAL", "PANIC")
 """Severities whose messages the server words itself, unless a context says that somebody raised them."""
 
+_POSITION: Final = re.compile(r" at character \d+$")
+"""Where in its statement an error lies; the other formats have a field of its own for that."""
+
 _KNOWN_STATES: Final = tuple(
     (re.compile(pattern), state)
     for pattern, state in (
@@ -104,7 +107,7 @@ class Stderr(Decoder):
         if time is None:
             self.junk += 1
             return
-        severity, message = first["severity"], "\n".join(self._message)
+        severity, message = first["severity"], _POSITION.sub("", "\n".join(self._message))
         state = first.groupdict().get("state") or first["verbose"] or _state(severity, message)
         if severity not in _OWN and (self._cut or not state):
             message = "?"  # nobody knows whether the application worded it
