@@ -55,6 +55,7 @@ _ROLES: Mapping[str, Sequence[Json]] = {
     DBAS: (
         {"apiGroups": [_OURS], "resources": [f"{POLICIES}/automate"], "verbs": ["update"]},
         {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]},
+        {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
         {"apiGroups": ["apps"], "resources": ["statefulsets", "deployments"], "verbs": ["patch"]},
         {"apiGroups": [""], "resources": ["services"], "verbs": ["patch"]},
     ),

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import asyncpg
 import pytest
 
-from kintsugi_dev.servers import PostgreSQL
+from kintsugi_dev.servers import PostgreSQL, server_directory
 from kintsugi_ml.lab import dataset, session
 from kintsugi_ml.lab.existing import ExistingError, claimed
 from kintsugi_ml.lab.parts import Planned
@@ -22,9 +22,9 @@ pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[PostgreSQL]:
+def server() -> Iterator[PostgreSQL]:
     """Somebody's server."""
-    with PostgreSQL.start(tmp_path / "theirs", settings={"max_connections": 60}) as running:
+    with server_directory() as directory, PostgreSQL.start(directory, settings={"max_connections": 60}) as running:
         yield running
 
 
