@@ -25,6 +25,8 @@ VERSION: Final = "lab-v1"
 FILE: Final = "manifest.json"
 NULL: Final = "null"
 """The `fault` of a run in which nothing was injected."""
+NOTHING: Final = "nothing"
+"""The action of a run in which no remedy was tried."""
 
 TOGETHER_SECONDS: Final = 0.5
 """Onsets this close are simultaneous: four samples of the truth track, half the window its rates look back."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from random import Random
@@ -79,13 +79,18 @@ class Course:
     error: str | None = None
 
 
-async def carry_out(planned: Planned, world: World, draw: Draw = Timing.draw) -> Course:
-    """Do the run; always lifts and repairs. `draw` says how long its parts take."""
+async def carry_out(
+    planned: Planned, world: World, draw: Draw = Timing.draw, tried: Mapping[str, int] | None = None
+) -> Course:
+    """Do the run; always lifts and repairs.
+
+    `draw` says how long its parts take; `tried` how often each action was tried against this class already.
+    """
     random = Random(planned.seed)
     timing = draw(random, planned.form)
     fault = classes.make(planned, world, random)
     await world.load.control(rate_factor=1.0, extra={}, pattern=planned.pattern)
-    recording = _Recording(planned, world, fault, timing, random)
+    recording = _Recording(planned, world, fault, timing, random, tried or {})
     async with noise(planned.noise, world, random), _others(fault, world, random):
         try:
             await recording.go()
@@ -102,9 +107,17 @@ def _others(fault: Fault | None, world: World, random: Random) -> AbstractAsyncC
 
 
 class _Recording:
-    def __init__(self, planned: Planned, world: World, fault: Fault | None, timing: Timing, random: Random) -> None:
+    def __init__(
+        self,
+        planned: Planned,
+        world: World,
+        fault: Fault | None,
+        timing: Timing,
+        random: Random,
+        tried: Mapping[str, int],
+    ) -> None:
         self._planned, self._world, self._fault = planned, world, fault
-        self._timing, self._random = timing, random
+        self._timing, self._random, self._tried = timing, random, tried
         self._times: dict[str, float] = {}
         self._applied: list[Applied] = []
         self._healer: Patient | None = None
@@ -184,7 +197,10 @@ class _Recording:
                 self.dirty = True
 
     def _trials(self) -> list[Trial]:
-        """What is tried: the first right remedy (of a compound fault: of each), or one wrong one, or nothing."""
+        """What is tried: a right remedy (of a compound fault: of each), or a wrong one, or nothing.
+
+        Of several that which was tried least: of right ones the first among equals, of wrong ones any.
+        """
         fault = self._fault
         if fault is None:
             return []
@@ -192,9 +208,13 @@ class _Recording:
             return [NOTHING]
         if self._planned.remedy == "right":
             each = (fault.first, fault.second) if isinstance(fault, Compound) else (fault,)
-            return [next((trial for trial in one.trials() if trial.right), NOTHING) for one in each]
+            return [self._least_tried([trial for trial in one.trials() if trial.right]) for one in each]
         wrong = [trial for trial in fault.trials() if not trial.right]
-        return [self._random.choice(wrong)] if wrong else [NOTHING]
+        self._random.shuffle(wrong)
+        return [self._least_tried(wrong)]
+
+    def _least_tried(self, trials: Sequence[Trial]) -> Trial:
+        return min(trials, key=lambda trial: self._tried.get(trial.action, 0), default=NOTHING)
 
     async def _rest(self, part: str, seconds: float) -> None:
         self._times[part] = time.time()

@@ -1,7 +1,8 @@
 """`make lab`: carry out what of the plan is not there yet, block by block, and write each run as it ends.
 
 Interrupted anywhere it goes on where it stopped: a run is there when its JSON file is. A void run (too much foreign
-CPU) and one in which a server crashed are kept, marked, and repeated.
+CPU) and one in which a server crashed are kept, marked, and repeated. When all that is planned is there, classes that
+still have too few runs get some of the spare ones.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ import statistics
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 
 from kintsugi_dev.servers.errors import ServerError
-from kintsugi_ml.lab import classes, recording, run
+from kintsugi_ml.lab import classes, dataset, needs, recording, run
 from kintsugi_ml.lab.cpu import accounted
 from kintsugi_ml.lab.parts import Planned
 from kintsugi_ml.lab.plan import blocks
-from kintsugi_ml.lab.recording import Verdict
+from kintsugi_ml.lab.recording import State, Verdict
 from kintsugi_ml.lab.run import Draw, Timing
 from kintsugi_ml.lab.start import existing_world, world
 from kintsugi_ml.lab.truth.sampler import TruthSampler
@@ -47,11 +48,15 @@ class LabError(Exception):
 
 @dataclass
 class Session:
-    """One call of `make lab`. `say` prints a line; `until` is a Unix time after which no run is begun."""
+    """One call of `make lab`. `say` prints a line; `until` is a Unix time after which no run is begun.
+
+    `spare` are more runs of the same classes, for those of which too few come to count.
+    """
 
     directory: Path
     planned: Sequence[Planned]
     say: Callable[[str], None]
+    spare: Sequence[Planned] = ()
     until: float = float("inf")
     url: str | None = None
     owned: bool = False
@@ -72,8 +77,15 @@ class Session:
     def missing(self) -> list[Planned]:
         """What of the plan is not recorded; a repeated run gets a number, so that the earlier one stays."""
         known = recording.states(self.directory)
+        return self._absent(self.planned, known) or self._absent(self._needed(), known)
+
+    def _needed(self) -> list[Planned]:
+        return needs.spare_needed(self.spare, dataset.entries(self.directory))
+
+    @staticmethod
+    def _absent(wanted: Sequence[Planned], known: Mapping[str, State]) -> list[Planned]:
         missing = []
-        for planned in self.planned:
+        for planned in wanted:
             names = [planned.id, *(f"{planned.id}.{number}" for number in range(2, ATTEMPTS + 1))]
             free = next((name for name in names if name not in known or not known[name].repeat), None)
             if free is not None and free not in known:
@@ -128,7 +140,8 @@ class Session:
 
     async def _one(self, planned: Planned, made: World, sampler: TruthSampler) -> tuple[Verdict, bool]:
         try:
-            course = await run.carry_out(planned, made, self.draw)
+            tried = needs.tried(planned, dataset.entries(self.directory))
+            course = await run.carry_out(planned, made, self.draw, tried)
             verdict = await recording.record(self.directory, course, made, sampler)
         except Exception as error:  # noqa: BLE001 – a mistake of ours in one run must not end hours of recording
             self.say(traceback.format_exc())
@@ -137,10 +150,10 @@ class Session:
         return verdict, course.dirty or not await settled(made)
 
     def _report(self, verdict: Verdict) -> None:
-        known = recording.states(self.directory)
-        done = sum(not state.repeat for state in known.values())
-        left = max(0, len(self.planned) - done) * statistics.fmean(self.took[-10:])
-        self.say(f"{done:3}/{len(self.planned)} {verdict.line()} · {left / 3600:.1f} h left")
+        done = sum(not state.repeat for state in recording.states(self.directory).values())
+        missing = len(self.missing())
+        left = missing * statistics.fmean(self.took[-10:])
+        self.say(f"{done:3}/{done + missing} {verdict.line()} · {left / 3600:.1f} h left")
 
 
 async def settled(made: World) -> bool:

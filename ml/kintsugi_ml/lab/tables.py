@@ -8,10 +8,11 @@ from statistics import median
 from typing import Final
 
 from kintsugi_ml.lab.cascades import by_class, lags
-from kintsugi_ml.lab.leak import MIN_RUNS, Finding, Report
-from kintsugi_ml.lab.manifest import NULL, Entry, Manifest
+from kintsugi_ml.lab.leak import Finding, Report
+from kintsugi_ml.lab.manifest import NOTHING, NULL, Entry, Manifest
+from kintsugi_ml.lab.needs import ENOUGH, ENOUGH_HARMLESS
 
-WEAK_GATE: Final = 0.7
+WEAK_GATE: Final = 0.8
 """A class whose effect shows in fewer of its runs is called weak."""
 IMAGES: Final = "images/lab"
 SPLITS: Final = {
@@ -100,7 +101,7 @@ def remedies(known: Manifest) -> Iterator[str]:
                 len(members),
                 f"{len(after)} of {len(felt)}" if felt else "not felt",
                 f"{median(after):.1f}" if after else "–",
-                sum(came.harm for came in outcomes) or "–",
+                sum(came.harm for came in outcomes) if action != NOTHING else "–",
             )
 
 
@@ -114,8 +115,8 @@ def _weak(known: Manifest) -> Iterator[str]:
     for fault, tried in _tried(known).items():
         runs = [run for run in tried if run.counts]
         problems = []
-        if len(runs) < MIN_RUNS:
-            problems.append(f"only {len(runs)} runs count")
+        if len(runs) < (ENOUGH_HARMLESS if tried[0].negative else ENOUGH):
+            problems.append(f"runs that count: {len(runs)}")
         if len(runs) < WEAK_GATE * len(tried):
             problems.append(f"its effect showed in {len(runs)} of {len(tried)} runs")
         led = sum(run.root in run.first_movers() for run in runs)

@@ -1,0 +1,59 @@
+"""Which runs a data set still needs when all that was planned is there, and which remedies were tried least.
+
+Pure: what is recorded in, a choice out. A run that fails its gate is not made good by forgetting it: it stays, counts
+against its class' rate, and the class gets another one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from kintsugi_ml.lab.manifest import NOTHING, NULL, Entry
+from kintsugi_ml.lab.parts import Planned
+
+ENOUGH: Final = 6
+"""Runs that count which a fault class needs."""
+ENOUGH_HARMLESS: Final = 3
+WRONG: Final = 2
+"""Different wrong remedies which a fault class needs."""
+
+
+def spare_needed(spare: Sequence[Planned], known: Sequence[Entry]) -> list[Planned]:
+    """What of `spare` is to be recorded, in its order; those that are recorded already are among them."""
+    chosen = {planned.id for fault in sorted({one.fault for one in known}) for planned in _of(fault, spare, known)}
+    return [planned for planned in spare if planned.id in chosen]
+
+
+def tried(planned: Planned, known: Sequence[Entry]) -> Mapping[str, int]:
+    """How often each action was tried in runs of this class that count."""
+    return Counter(run.remedy.action for run in _single(planned.fault, known) if run.counts and run.remedy)
+
+
+def _of(fault: str, spare: Sequence[Planned], known: Sequence[Entry]) -> list[Planned]:
+    own = _single(fault, known)
+    if fault == NULL or not own:
+        return []
+    there = {run.id for run in known}
+    mine = [planned for planned in spare if planned.fault == fault and planned.second is None]
+    done = [planned for planned in mine if planned.id in there]
+    left = [planned for planned in mine if planned.id not in there]
+    lacking = max(0, (ENOUGH_HARMLESS if own[0].negative else ENOUGH) - sum(run.counts for run in own))
+    chosen = left[:lacking]
+    if not own[0].negative and len(_wrong(own)) < WRONG and not any(one.remedy == "wrong" for one in chosen):
+        chosen += [one for one in left[lacking:] if one.remedy == "wrong"][:1]
+    return done + chosen
+
+
+def _wrong(runs: Sequence[Entry]) -> set[str]:
+    """The wrong actions that were tried; doing nothing is none."""
+    return {
+        run.remedy.action
+        for run in runs
+        if run.counts and run.remedy and not run.remedy.right and run.remedy.action != NOTHING
+    }
+
+
+def _single(fault: str, known: Sequence[Entry]) -> list[Entry]:
+    return [run for run in known if run.fault == fault and run.second is None]
