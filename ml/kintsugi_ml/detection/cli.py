@@ -132,7 +132,8 @@ def _compare(watch: Watch, known: tuple[str, ...], table: Table) -> None:
         if name not in common:
             _note(f"column {name!r} of {table.file} is not in the reference and left out")
     if len(common) < len(known):
-        _note(f"{len(known) - len(common)} columns of the reference are missing in {table.file}")
+        absent = ", ".join(repr(name) for name in known if name not in common)
+        _note(f"missing in {table.file}, but in the reference: {absent}")
     step, usual = table.interval(), watch.reference.interval
     if np.isfinite(step) and table.labels is None and abs(step - usual) > DIFFERENT * usual:
         raise TableError(

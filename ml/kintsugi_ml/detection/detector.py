@@ -22,7 +22,7 @@ from kintsugi_ml.detection.features import Reference, chosen, describe, refer
 from kintsugi_ml.detection.model import Model, shipped
 from kintsugi_ml.detection.normal import Singles, finite
 from kintsugi_ml.detection.relation import coordinates
-from kintsugi_ml.detection.stack import Examples, Step, familiar_inputs, labelled_inputs
+from kintsugi_ml.detection.stack import Examples
 
 LEAST_REFERENCE: Final = 5
 """Samples below which a reference says nothing; from about 25 on it is good."""
@@ -90,24 +90,18 @@ class Watch:
         values = values[None] if values.ndim == 2 else values
         described = describe(self.reference, values)
         databases, rows, _ = values.shape
-        logits = self.model.first.forest.logits(chosen(described.features.reshape(databases * rows, -1)))
         first = self.model.first
-        probability = first.calibration.probability(logits).reshape(databases, rows)
-        alarm = probability >= first.threshold
-        logits = logits.reshape(databases, rows)
+        rows_of_all = described.features.reshape(databases * rows, -1)
+        logits = first.forest.logits(chosen(rows_of_all)).reshape(databases, rows)
+        probability = first.decision.calibration.probability(logits)
+        alarm = probability >= first.decision.threshold
         for database, examples in self.examples.items():
             points = coordinates(described.deviation[database])
-            step, inputs = self._second(database, logits[database], points, examples)
-            probability[database] = step.probability(inputs)
-            alarm[database] = probability[database] >= step.threshold
+            anchors = self.reference.anchors.points[database]
+            judged = self.model.weigh(logits[database], points, anchors, examples, self.reference.interval)
+            probability[database], alarm[database] = judged
         probability[~described.judged] = 0.0
         return Scores(probability, alarm & described.judged, described.judged, described.deviation)
-
-    def _second(self, database: int, logits: Floats, points: Singles, examples: Examples) -> tuple[Step, Singles]:
-        anchors = self.reference.anchors.points[database]
-        if examples.labels.any():
-            return self.model.labelled, labelled_inputs(logits, points, anchors, examples)
-        return self.model.familiar, familiar_inputs(logits, points, anchors, examples)
 
 
 class Detector:

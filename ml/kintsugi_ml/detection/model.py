@@ -1,7 +1,7 @@
-"""The shipped detector's weights: three steps, in one file that holds nothing but numbers.
+"""The shipped detector's weights, in one file that holds nothing but numbers.
 
-`first` needs no examples, `labelled` weighs a database's anomalous examples, `familiar` its normal ones. The file is an
-`.npz` read without pickle, so a foreign one can be wrong but can't run anything.
+`first` needs no examples, `labelled` decides with a database's anomalous examples, `familiar` with normal ones only.
+The file is an `.npz` read without pickle, so a foreign one can be wrong but can't run anything.
 """
 
 from __future__ import annotations
@@ -15,27 +15,48 @@ from typing import Any, Final
 
 import numpy as np
 
+from kintsugi.domain.frame import Bools, Floats
 from kintsugi_ml.detection.calibrate import Calibration
 from kintsugi_ml.detection.errors import ModelError
 from kintsugi_ml.detection.features import LEAN
-from kintsugi_ml.detection.stack import FAMILIAR, LABELLED, Step
+from kintsugi_ml.detection.normal import Singles
+from kintsugi_ml.detection.stack import FAMILIAR, Decision, Examples, Step, blend, familiar_inputs
 from kintsugi_ml.detection.trees import Forest
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 SHIPPED: Final = Path(__file__).with_name("weights.npz")
 
-_STEPS: Final = {"first": LEAN, "labelled": LABELLED, "familiar": FAMILIAR}
+_STEPS: Final = {"first": LEAN, "familiar": FAMILIAR}
 _ARRAYS: Final = ("feature", "threshold", "cleared", "first", "leaves")
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """The three steps, and where they were learned, in a sentence."""
+    """The steps, and where they were learned, in a sentence."""
 
     first: Step
-    labelled: Step
+    labelled: Decision
     familiar: Step
     trained_on: str
+
+    def weigh(
+        self, logits: Floats, points: Singles, anchors: Singles, examples: Examples, interval: float
+    ) -> tuple[Floats, Bools]:
+        """Probabilities and alarms `[T]` of a database that has examples; the arguments are those of `stack.blend`."""
+        if examples.labels.any():
+            decision = self.labelled
+            scores = blend(logits, points, anchors, examples, interval)
+        else:
+            decision = self.familiar.decision
+            scores = self.familiar.forest.logits(familiar_inputs(logits, points, anchors, examples))
+        probability = decision.calibration.probability(scores)
+        return probability, np.asarray(probability >= decision.threshold)
+
+    def threshold(self, examples: Examples | None) -> float:
+        """The probability from which on a sample is an alarm, with such examples."""
+        if examples is None or not len(examples):
+            return self.first.decision.threshold
+        return self.labelled.threshold if examples.labels.any() else self.familiar.decision.threshold
 
     def save(self, path: Path) -> None:
         """Write the file."""
@@ -43,9 +64,10 @@ class Model:
         for name, inputs in _STEPS.items():
             step: Step = getattr(self, name)
             arrays |= {f"{name}.{part}": getattr(step.forest, part) for part in _ARRAYS}
-            numbers = [step.forest.base, step.calibration.slope, step.calibration.offset, step.threshold]
-            arrays[f"{name}.numbers"] = np.array(numbers)
+            arrays[f"{name}.base"] = np.array(step.forest.base)
+            arrays[f"{name}.decision"] = _numbers(step.decision)
             arrays[f"{name}.inputs"] = np.array(inputs)
+        arrays["labelled.decision"] = _numbers(self.labelled)
         about = {"format": FORMAT, "trained_on": self.trained_on}
         np.savez_compressed(path, about=np.array(json.dumps(about)), **arrays)
 
@@ -63,7 +85,7 @@ def load(path: Path = SHIPPED) -> Model:
         if about["format"] != FORMAT:
             raise ModelError(f"{path} has format {about['format']}, this version reads {FORMAT}: install its own model")
         steps = {name: _step(path, name, inputs, arrays) for name, inputs in _STEPS.items()}
-        return Model(**steps, trained_on=str(about["trained_on"]))
+        return Model(**steps, labelled=_decision(path, "labelled", arrays), trained_on=str(about["trained_on"]))
     except FileNotFoundError:
         raise ModelError(f"there is no model at {path}: install the package again, or name another file") from None
     except (OSError, KeyError, ValueError, TypeError, IndexError, EOFError, zipfile.BadZipFile) as error:
@@ -79,8 +101,17 @@ def shipped() -> Model:
 def _step(path: Path, name: str, inputs: tuple[str, ...], arrays: dict[str, Any]) -> Step:
     if tuple(arrays[f"{name}.inputs"].tolist()) != inputs:
         raise ModelError(f"{path} was trained on other features than this version computes: install its own model")
-    base, slope, offset, threshold = (float(number) for number in arrays[f"{name}.numbers"])
-    if not np.isfinite([base, slope, offset, threshold]).all():
-        raise ModelError(f"{path} is damaged ({name} has a number that isn't finite): install it again")
     parts = {part: arrays[f"{name}.{part}"] for part in _ARRAYS}
-    return Step(Forest(**parts, base=base, width=len(inputs)), Calibration(slope, offset), threshold)
+    forest = Forest(**parts, base=float(arrays[f"{name}.base"]), width=len(inputs))
+    return Step(forest, _decision(path, name, arrays))
+
+
+def _numbers(decision: Decision) -> Floats:
+    return np.array([decision.calibration.slope, decision.calibration.offset, decision.threshold])
+
+
+def _decision(path: Path, name: str, arrays: dict[str, Any]) -> Decision:
+    slope, offset, threshold = (float(number) for number in arrays[f"{name}.decision"])
+    if not np.isfinite([slope, offset, threshold]).all():
+        raise ModelError(f"{path} is damaged ({name} has a number that isn't finite): install it again")
+    return Decision(Calibration(slope, offset), threshold)

@@ -1,7 +1,9 @@
-"""How much a database's own examples say beside the model that knew no examples: a small second model weighs both.
+"""How much a database's own examples say beside the model that knew no examples.
 
-It is learned on other systems' episodes, with first-step scores of classes that the first step didn't know, and applied
-to a database it has never seen. All of its inputs but the number of examples may only raise the score.
+With anomalous examples it is a plain sum: likeness in the system's own signals, and the first step's logit, which
+counts the less the more examples there are; averaged over 5 s. Its constants were chosen on DBSherlock's means over all
+classes; trees and a regression that learned them on other classes' episodes were worse (docs/models/detection.md).
+With normal examples only, a small learned model weighs how familiar a sample is.
 """
 
 from __future__ import annotations
@@ -14,17 +16,18 @@ import numpy as np
 from kintsugi.domain.frame import Bools, Floats
 from kintsugi_ml.detection.calibrate import Calibration
 from kintsugi_ml.detection.normal import Singles
-from kintsugi_ml.detection.own_space import NORMAL_ONLY, SIMILARITIES, familiarity, remember, similarities
+from kintsugi_ml.detection.own_space import NORMAL_ONLY, familiarity, likeness, remember
+from kintsugi_ml.detection.tokens import LONG_S, mean_over, samples
 from kintsugi_ml.detection.trees import Forest
 
-LABELLED: Final = ("logit", *SIMILARITIES, "over_normal", "to_anomalous", "shots")
-"""The first step's logit; the similarities; that logit less the mean of the normal samples', and less the mean of the
-anomalous examples'; how many anomalous examples there are."""
+FIRST: Final = 0.7
+"""Weight of the first step's logit, over the square root of the number of anomalous examples."""
+
+NEARER: Final = 0.7
+"""Weight of the log ratio of distances; the regression's log odds weigh 1."""
 
 FAMILIAR: Final = ("logit", *NORMAL_ONLY, "over_normal")
-
-RISING: Final = (*([1] * (len(LABELLED) - 1)), 0)
-"""What each of `LABELLED` may do to the score: raise it, or either."""
+"""With normal examples only: the first step's logit, familiarity, and that logit less the mean of the examples'."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,44 +43,38 @@ class Examples:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """A model's trees, how its logit becomes a probability, and from which probability on it is an alarm."""
+class Decision:
+    """How a score becomes a probability, and from which probability on it is an alarm."""
 
-    forest: Forest
     calibration: Calibration
     threshold: float
 
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A learned model's trees and its decision."""
+
+    forest: Forest
+    decision: Decision
+
     def probability(self, inputs: Singles) -> Floats:
         """Probabilities `[N]` of rows `[N, F]`."""
-        return self.calibration.probability(self.forest.logits(inputs))
+        return self.decision.calibration.probability(self.forest.logits(inputs))
 
 
-def labelled_inputs(logits: Floats, points: Singles, anchors: Singles, examples: Examples) -> Singles:
-    """Inputs `[T, 11]` of the step that knows anomalous examples, for samples with logits `[T]` and points `[T, S]`.
+def blend(logits: Floats, points: Singles, anchors: Singles, examples: Examples, interval: float) -> Floats:
+    """Scores `[T]` with anomalous examples, for samples in order of time with logits `[T]` and points `[T, S]`.
 
-    `anchors` `[A, S]` are the reference's points.
+    `anchors` `[A, S]` are the reference's points; `interval` is in seconds.
     """
-    memory = remember(anchors, examples.points, examples.labels)
-    wrong = examples.logits[examples.labels]
-    own = np.stack(
-        [
-            logits - _usual(examples),
-            logits - wrong.mean(),
-            np.full(len(logits), len(wrong), dtype=np.float64),
-        ],
-        axis=1,
-    )
-    return np.concatenate([logits[:, None], similarities(memory, points), own], axis=1).astype(np.float32)
+    regression, nearer = likeness(remember(anchors, examples.points, examples.labels), points)
+    trust = FIRST / np.sqrt(np.count_nonzero(examples.labels))
+    total = (regression + NEARER * nearer + trust * logits).astype(np.float32)
+    return np.asarray(mean_over(total[None, :, None], samples(LONG_S, interval))[0, :, 0], dtype=np.float64)
 
 
 def familiar_inputs(logits: Floats, points: Singles, anchors: Singles, examples: Examples) -> Singles:
     """Inputs `[T, 4]` of the step that knows normal examples only."""
     memory = remember(anchors, examples.points, examples.labels)
-    usual = (logits - _usual(examples))[:, None]
-    return np.concatenate([logits[:, None], familiarity(memory, points), usual], axis=1).astype(np.float32)
-
-
-def _usual(examples: Examples) -> float:
-    """The mean logit of the normal examples; without any, that of a sample on which the first step has no opinion."""
-    normal = examples.logits[~examples.labels]
-    return float(normal.mean()) if len(normal) else 0.0
+    over = (logits - examples.logits.mean())[:, None]
+    return np.concatenate([logits[:, None], familiarity(memory, points), over], axis=1).astype(np.float32)

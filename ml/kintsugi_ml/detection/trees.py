@@ -56,6 +56,7 @@ class Forest:
             and self.first[-1] == nodes
             and bool((np.diff(self.first) >= 0).all())
             and bool(np.isfinite(self.leaves).all())
+            and bool(np.isfinite(self.base))
         )
         if not fits:
             raise ModelError("the trees of the model don't fit together: the file is damaged, install it again")

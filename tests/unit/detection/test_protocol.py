@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from kintsugi_ml.detection.protocol import Run, episode, every, leave_one_out
-from kintsugi_ml.detection.shots import train_labelled
+from kintsugi_ml.detection.shots import decide_labelled
 from kintsugi_ml.detection.training import copies, crossfit, rows, see
 
 ARun = Callable[..., Run]
@@ -100,8 +100,8 @@ def test_cross_fitted_logits_of_a_class_do_not_know_it(toy_runs: list[Run]) -> N
     assert not np.array_equal(found[toy_runs[5].name], again[toy_runs[5].name])
 
 
-def test_the_second_step_trusts_examples_where_the_first_is_blind(toy_runs: list[Run]) -> None:
+def test_examples_help_where_the_first_step_is_blind(toy_runs: list[Run]) -> None:
     blind = {run.name: np.zeros(len(run.labels)) for run in toy_runs}
-    step = train_labelled(toy_runs, blind, 0)
-    assert 0 < step.threshold < 1
-    assert np.ptp(step.forest.leaves) > 0
+    found = decide_labelled(toy_runs, blind, 0)
+    assert found.calibration.slope > 0
+    assert 0 < found.threshold < 1

@@ -10,8 +10,8 @@ from kintsugi.domain.frame import Floats
 from kintsugi_ml.detection.features import chosen
 from kintsugi_ml.detection.model import Model
 from kintsugi_ml.detection.protocol import Episode, Judged, Run
-from kintsugi_ml.detection.shots import examples_of, train_familiar, train_labelled
-from kintsugi_ml.detection.stack import Step, familiar_inputs, labelled_inputs
+from kintsugi_ml.detection.shots import decide_labelled, examples_of, train_familiar
+from kintsugi_ml.detection.stack import Decision, Step
 from kintsugi_ml.detection.training import calibrate, crossfit, whole, zero_shot
 
 
@@ -20,8 +20,8 @@ def fit(runs: Sequence[Run], seed: int, trained_on: str) -> Model:
     logits = crossfit(runs, seed)
     calibration, threshold = calibrate(runs, logits)
     return Model(
-        first=Step(zero_shot(tuple(runs), seed), calibration, threshold),
-        labelled=train_labelled(runs, logits, seed),
+        first=Step(zero_shot(tuple(runs), seed), Decision(calibration, threshold)),
+        labelled=decide_labelled(runs, logits, seed),
         familiar=train_familiar(runs, logits, seed),
         trained_on=trained_on,
     )
@@ -39,13 +39,12 @@ class Stacked:
         logits = self._logits(episode.run)
         given = self._given(episode)
         examples = examples_of(episode, given) if given else None
+        threshold = self.model.threshold(examples)
         if examples is None or not len(examples):
-            first = self.model.first
-            return Judged(first.calibration.probability(logits), first.threshold)
-        step, make = (
-            (self.model.labelled, labelled_inputs) if examples.labels.any() else (self.model.familiar, familiar_inputs)
-        )
-        return Judged(step.probability(make(logits, seen.points, seen.anchors, examples)), step.threshold)
+            return Judged(self.model.first.decision.calibration.probability(logits), threshold)
+        interval = episode.run.interval
+        probability, _ = self.model.weigh(logits, seen.points, seen.anchors, examples, interval)
+        return Judged(probability, threshold)
 
     def _logits(self, run: Run) -> Floats:
         return self.model.first.forest.logits(chosen(whole(run).features))
