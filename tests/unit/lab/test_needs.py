@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from typing import Literal
 
 import pytest
 
@@ -18,9 +19,8 @@ from kintsugi_ml.lab.session import Session
 Make = Callable[..., Entry]
 
 
-def planned(id: str, remedy: str = "right", fault: str = "deadlocks") -> Planned:
-    kind = "right" if remedy == "right" else "wrong" if remedy == "wrong" else "nothing"
-    return Planned(id, fault, "abrupt", "keyvalue", "low", "steady", 0.5, 3, kind, 15)
+def planned(id: str, remedy: Literal["right", "wrong", "nothing"] = "right") -> Planned:
+    return Planned(id, "deadlocks", "abrupt", "keyvalue", "low", "steady", 0.5, 3, remedy, 15)
 
 
 SPARE = [planned("s1"), planned("s2", "nothing"), planned("s3", "wrong"), planned("s4")]
