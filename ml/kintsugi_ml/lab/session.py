@@ -25,6 +25,7 @@ from types import FrameType
 from kintsugi_dev.servers.errors import ServerError
 from kintsugi_ml.lab import classes, dataset, needs, recording, run
 from kintsugi_ml.lab.cpu import accounted
+from kintsugi_ml.lab.faults.base import LOST
 from kintsugi_ml.lab.parts import Planned
 from kintsugi_ml.lab.plan import blocks
 from kintsugi_ml.lab.recording import State, Verdict
@@ -37,6 +38,9 @@ ATTEMPTS = 3
 """How often a run that was void or crashed is tried in all."""
 SETTLED_SECONDS = 3.0
 RETURN_SECONDS = 25.0
+REPLAY_BYTES = 4 * 2**20
+"""A replica no further behind than this has caught up; in normal parts it is within .2 MB."""
+BEHIND = "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn) AS behind FROM pg_stat_replication"
 WARM_SECONDS = 12.0
 """What a server that has just started needs until its caches are warm and its clients' pools filled."""
 FREE_BYTES = 4 * 2**30
@@ -157,14 +161,30 @@ class Session:
 
 
 async def settled(made: World) -> bool:
-    """Whether the clients are served again, for three seconds on end; the next run needs a world that is well."""
+    """Whether the clients are served again, for three seconds on end, and the replica has replayed what there was.
+
+    The next run needs a world that is well: a replica that is still at the last run's WAL would tell which one it was.
+    """
     deadline = time.time() + RETURN_SECONDS
     while time.time() < deadline:
         await asyncio.sleep(1)
-        replicated = made.replica is None or made.replica.running
-        if made.primary.running and replicated and recording.served(made, SETTLED_SECONDS):
+        if made.primary.running and recording.served(made, SETTLED_SECONDS) and await _replayed(made):
             return True
     return False
+
+
+async def _replayed(made: World) -> bool:
+    if made.replica is None:
+        return True
+    if not made.replica.running:
+        return False
+    try:
+        rows = await made.sql(
+            "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn) AS behind FROM pg_stat_replication"
+        )
+    except LOST:
+        return False
+    return bool(rows) and all(row["behind"] is not None and row["behind"] < REPLAY_BYTES for row in rows)
 
 
 def _enough_disk() -> None:
