@@ -51,7 +51,7 @@ lab: setup ## Record the fault lab's data set into data/lab-v1; resumable, hours
 	@$(PYTHON) -m kintsugi_ml.lab run $(LAB)
 
 .PHONY: lab-check
-lab-check: setup ## Run one fault from scratch and compare it with the recorded runs: FAULT=missing-index WORKLOAD=tpcc
+lab-check: setup ## Run one fault from scratch and compare it with the recorded runs: FAULT=missing-index WORKLOAD=tpcc, or FAULT=all
 	@$(PYTHON) -m kintsugi_ml.lab check --fault "$(FAULT)" --workload "$(WORKLOAD)" $(LAB)
 
 .PHONY: lab-card

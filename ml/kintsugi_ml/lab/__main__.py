@@ -78,12 +78,13 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     for name, value, there in (
-        ("--fault", arguments.fault, [*classes.FAULTS, *classes.NEGATIVES]),
-        ("--workload", arguments.workload, list(WORKLOADS)),
+        ("--fault", arguments.fault, ["all", *classes.FAULTS, *classes.NEGATIVES]),
+        ("--workload", arguments.workload or None, list(WORKLOADS)),
     ):
-        if value not in there:
+        if value is not None and value not in there:
             raise LabError(f"{name} must be one of {', '.join(there)}; {value or 'nothing'!r} was given")
-    return check(arguments.directory, arguments.fault, arguments.workload, _say)
+    fault = None if arguments.fault == "all" else arguments.fault
+    return check(arguments.directory, fault, arguments.workload or None, _say)
 
 
 def _say(line: str) -> None:
@@ -108,10 +109,10 @@ def _parser() -> argparse.ArgumentParser:
     for command in (record, planned):
         command.add_argument("--passes", type=int, default=PASSES, help="how often each class comes")
         command.add_argument("--fault", action="append", help="only this class (may be repeated)")
-    one = commands.add_parser("check", help="one fault from scratch, compared with the recorded runs")
+    one = commands.add_parser("check", help="one fault from scratch (or all), compared with the recorded runs")
     one.set_defaults(run=_check)
-    one.add_argument("--fault", required=True)
-    one.add_argument("--workload", required=True)
+    one.add_argument("--fault", required=True, help="a class, or `all` fault classes")
+    one.add_argument("--workload", help="default: that of a typical recorded run")
     return parser
 
 

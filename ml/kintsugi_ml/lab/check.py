@@ -1,43 +1,49 @@
-"""`make lab-check`: one fault from scratch, compared with the recorded runs of its class."""
+"""`make lab-check`: faults from scratch, each compared with the recorded runs of its class."""
 
 from __future__ import annotations
 
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kintsugi_ml.lab import dataset, manifest
 from kintsugi_ml.lab.compare import Comparison, compare
-from kintsugi_ml.lab.manifest import DatasetError, Entry, Manifest
+from kintsugi_ml.lab.manifest import NULL, DatasetError, Entry, Manifest
 from kintsugi_ml.lab.parts import Planned
 from kintsugi_ml.lab.run import Timing
 from kintsugi_ml.lab.session import Session
 
 
-def check(directory: Path, fault: str, workload: str, say: Callable[[str], None]) -> int:
+def check(directory: Path, fault: str | None, workload: str | None, say: Callable[[str], None]) -> int:
     """Carry the run out and print the comparison; status 1 when it is not like the recorded ones.
+
+    Without `fault` all fault classes, those of one workload in one world; without `workload` that of a typical run.
 
     Raises:
         DatasetError: nothing of this class is recorded, or the data set is damaged.
         LabError: the lab can't run here.
     """
     known = manifest.load(directory)
-    planned = planned_like(known, fault, workload, seed=int(time.time()))
+    seed = int(time.time())
+    planned = [planned_like(known, name, workload, seed=seed) for name in ([fault] if fault else fault_classes(known))]
+    planned.sort(key=lambda run: (run.workload, run.level, run.server))
     with tempfile.TemporaryDirectory(prefix="kintsugi-lab-check-") as place:
-        Session(Path(place), [planned], say, draw=Timing.short).go()
+        Session(Path(place), planned, say, draw=Timing.short).go()
         fresh = dataset.entries(Path(place))
-    if not fresh:
-        say(f"{fault} on {workload} was not recorded; see the lines above for why")
-        return 1
-    comparison = compare(fresh[-1], known.runs)
-    for line in lines(fresh[-1], comparison):
-        say(line)
-    return 0 if comparison.within else 1
+    alike = [name for name in (run.fault for run in planned) if _alike(name, fresh, known, say)]
+    if len(planned) > 1:
+        say(f"{len(alike)} of {len(planned)} classes are like the recorded runs: {', '.join(sorted(alike))}")
+    return 0 if len(alike) == len(planned) else 1
 
 
-def planned_like(known: Manifest, fault: str, workload: str, *, seed: int) -> Planned:
+def fault_classes(known: Manifest) -> list[str]:
+    """The fault classes of which a run counts, in order; harmless ones are none."""
+    return sorted({run.fault for run in known.counting() if not run.negative and run.fault != NULL})
+
+
+def planned_like(known: Manifest, fault: str, workload: str | None, *, seed: int) -> Planned:
     """A run like the typical recorded one of the class on this workload, or on any other if there is none."""
     alike = [run for run in known.counting() if run.fault == fault and run.second is None]
     if not alike:
@@ -51,7 +57,7 @@ def planned_like(known: Manifest, fault: str, workload: str, *, seed: int) -> Pl
         id=f"check-{fault}",
         fault=fault,
         form=model.form,
-        workload=workload,
+        workload=workload or model.workload,
         level=model.level,
         pattern="steady",
         severity=severity,
@@ -59,6 +65,18 @@ def planned_like(known: Manifest, fault: str, workload: str, *, seed: int) -> Pl
         remedy="right",
         server=model.server,
     )
+
+
+def _alike(fault: str, fresh: Sequence[Entry], known: Manifest, say: Callable[[str], None]) -> bool:
+    """Print the comparison of the last run of this class; whether it is like the recorded ones."""
+    own = [run for run in fresh if run.fault == fault]
+    if not own:
+        say(f"{fault} was not recorded; see the lines above for why")
+        return False
+    comparison = compare(own[-1], known.runs)
+    for line in lines(own[-1], comparison):
+        say(line)
+    return comparison.within
 
 
 def lines(fresh: Entry, comparison: Comparison) -> list[str]:
