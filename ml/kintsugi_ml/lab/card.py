@@ -24,6 +24,8 @@ DATA_SET: Final = REPOSITORY / "data" / manifest.VERSION
 PAGE: Final = REPOSITORY / "docs" / "lab.md"
 IMAGES: Final = PAGE.parent / tables.IMAGES
 OVERVIEW: Final = "overview.png"
+LEAKS: Final = "leaks.csv"
+"""In the data set's directory: every signal's AUC for every class."""
 _PART: Final = re.compile(r"(<!-- lab:(\w+) -->\n).*?(<!-- /lab -->)", re.S)
 
 
@@ -39,6 +41,7 @@ def write(directory: Path = DATA_SET, page: Path = PAGE, images: Path = IMAGES) 
     if not known.counting():
         raise DatasetError(f"{directory} holds no run that counts; record some with `make lab`")
     report = leaks(known, directory)
+    (directory / LEAKS).write_text(_csv(known, report), encoding="utf-8")
     page.write_text(filled(page.read_text(encoding="utf-8"), parts(known, report)), encoding="utf-8")
     pictures = {OVERVIEW: figures.overview(known.counting(), known.components)}
     for fault, runs in cascades.by_class(known.runs).items():
@@ -54,8 +57,12 @@ def problems(directory: Path = DATA_SET, page: Path = PAGE, images: Path = IMAGE
     known = manifest.load(directory)
     text = page.read_text(encoding="utf-8")
     found = []
-    if filled(text, parts(known, leaks(known, directory))) != text:
+    report = leaks(known, directory)
+    table = directory / LEAKS
+    if filled(text, parts(known, report)) != text:
         found.append(f"{page} is stale; run `make lab-card`")
+    if not table.exists() or table.read_text(encoding="utf-8") != _csv(known, report):
+        found.append(f"{table} is stale; run `make lab-card`")
     wanted = {OVERVIEW, *(f"{fault}.svg" for fault in cascades.by_class(known.runs))}
     if missing := sorted(name for name in wanted if not (images / name).exists()):
         found.append(f"{images} lacks {', '.join(missing)}; run `make lab-card`")
@@ -87,6 +94,10 @@ def leaks(known: Manifest, directory: Path) -> leak.Report:
     """The leak check over the runs that count."""
     runs = (leak.summary(run, read_run(directory, run).frame) for run in known.counting())
     return leak.check(runs, known.signals)
+
+
+def _csv(known: Manifest, report: leak.Report) -> str:
+    return "\n".join(leak.rows(report, known.signals)) + "\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

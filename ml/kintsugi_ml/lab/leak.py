@@ -14,7 +14,7 @@ windows of the same run are no independent witnesses.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -62,12 +62,16 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was found. `seen` is each class' best signal against null runs; `unjudged` classes have too few runs."""
+    """What was found. `seen` is each class' best signal against null runs; `unjudged` classes have too few runs.
+
+    `areas` are the AUCs `[3 S]` of each judged class against all others: normal part and fault part.
+    """
 
     leaks: tuple[Finding, ...]
     giveaways: tuple[Finding, ...]
     seen: Mapping[str, Finding]
     unjudged: tuple[str, ...]
+    areas: Mapping[str, tuple[Floats, Floats]]
 
 
 def summary(entry: Entry, frame: Frame) -> Summary:
@@ -115,22 +119,34 @@ def check(runs: Iterable[Summary], signals: Sequence[str]) -> Report:
     giveaways: list[Finding] = []
     seen: dict[str, Finding] = {}
     unjudged: list[str] = []
+    areas: dict[str, tuple[Floats, Floats]] = {}
     for fault in classes:
         own = [run for run in single if run.entry.fault == fault]
         others = [run for run in single if run.entry.fault != fault]
         if len(own) < MIN_RUNS:
             unjudged.append(fault)
             continue
-        leaks += _found(fault, "normal", stratified_auc(own, others, "normal"), signals, PREPARATION_AUC, len(own))
+        faults = [run for run in others if run.entry.fault != NULL]
+        before, after = stratified_auc(own, others, "normal"), stratified_auc(own, faults, "fault")
+        areas[fault] = (before, after)
+        leaks += _found(fault, "normal", before, signals, PREPARATION_AUC, len(own))
         if fault == NULL:
             continue
-        faults = [run for run in others if run.entry.fault != NULL]
-        giveaways += _found(fault, "fault", stratified_auc(own, faults, "fault"), signals, GIVEAWAY_AUC, len(own))
+        giveaways += _found(fault, "fault", after, signals, GIVEAWAY_AUC, len(own))
         against_nulls = _found(fault, "fault", stratified_auc(own, nulls, "fault", fine=False), signals, 0.5, len(own))
         if against_nulls:
             effects = dict(zip(signals, _effects(own, nulls), strict=True))
             seen[fault] = max(against_nulls, key=lambda finding: (abs(finding.auc - 0.5), effects[finding.signal]))
-    return Report(tuple(leaks), tuple(giveaways), seen, tuple(unjudged))
+    return Report(tuple(leaks), tuple(giveaways), seen, tuple(unjudged), areas)
+
+
+def rows(report: Report, signals: Sequence[str]) -> Iterator[str]:
+    """Every signal's AUC for every judged class, as lines of a CSV file; empty where nothing can be compared."""
+    yield ",".join(["class", "signal", *(f"{where}_{way}" for where in ("normal", "fault") for way in WAYS)])
+    for fault, parts in report.areas.items():
+        by_signal = np.concatenate([part.reshape(len(WAYS), len(signals)) for part in parts]).T
+        for signal, known in zip(signals, by_signal, strict=True):
+            yield ",".join([fault, signal, *("" if np.isnan(area) else f"{area:.3f}" for area in known)])
 
 
 def _found(fault: str, where: Where, areas: Floats, signals: Sequence[str], bound: float, runs: int) -> list[Finding]:

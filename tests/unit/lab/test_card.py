@@ -47,10 +47,12 @@ def test_a_table_changed_by_hand_and_a_missing_picture_are_told(places: tuple[Pa
     card.write(*places)
     places[1].write_text(places[1].read_text().replace("4 of 5", "5 of 5"))
     (places[2] / "deadlocks.svg").unlink()
+    (places[0] / "leaks.csv").write_text("class,signal\n")
 
-    stale, missing = card.problems(*places)
+    stale, old, missing = card.problems(*places)
 
     assert "lab.md is stale" in stale
+    assert "leaks.csv is stale" in old
     assert "deadlocks.svg" in missing
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kintsugi_ml.lab.leak import Summary, auc, check, summary
+from kintsugi_ml.lab.leak import Summary, auc, check, rows, summary
 from kintsugi_ml.lab.manifest import NULL
 
 Build = Callable[..., Any]
@@ -54,6 +54,23 @@ def test_a_trace_of_the_preparation_is_a_leak(data_set: Build) -> None:
     found = [(leak.fault, leak.signal) for leak in check(*data_set(spoil)).leaks]
 
     assert found == [("cpu-hog", "buffers_allocated")]
+
+
+def test_every_signal_of_every_class_is_reported(data_set: Build) -> None:
+    def spoil(made: Any) -> None:
+        if made.entry.fault == "cpu-hog":
+            made.signal("buffers_allocated", -30, 35, 900.0)
+
+    runs, signals = data_set(spoil)
+    head, *lines = rows(check(runs, signals), signals)
+
+    assert head.split(",") == [
+        *("class", "signal", "normal_mean", "normal_peak", "normal_missing"),
+        *("fault_mean", "fault_peak", "fault_missing"),
+    ]
+    assert len(lines) == len(FAULTS) * len(signals)
+    told = next(line for line in lines if line.startswith("cpu-hog,buffers_allocated,")).split(",")
+    assert [told[2], told[3], told[5], told[6]] == ["1.000"] * 4
 
 
 def test_a_signal_that_is_missing_for_one_class_only_is_a_leak(data_set: Build) -> None:
