@@ -116,6 +116,31 @@ async def test_the_evidence_counts_the_waiting_and_holds_no_literal(shop: Patien
     await waiting.end()
 
 
+async def test_it_is_seen_although_everybody_gives_up_sooner(shop: Patient) -> None:
+    waiting = await queue(shop, waiters=0, seconds=0)
+    impatient = await shop.session()
+    await impatient.execute("SET lock_timeout = '120ms'")
+
+    async def try_on() -> None:
+        while True:
+            try:
+                await impatient.execute(UPDATE)
+            except asyncpg.LockNotAvailableError:
+                continue
+            return
+
+    waiting.tasks.append(asyncio.create_task(try_on()))
+    await asyncio.sleep(0.05)
+    first = await reason(shop, BLOCKER)
+    await asyncio.sleep(WAIT)
+
+    healing = await shop.heal(BLOCKER)
+
+    assert "nobody has waited for it longer than" in first
+    assert "somebody has waited for it all the last" in " ".join(healing.proposal.evidence)
+    assert await waiting.freed()
+
+
 async def test_the_root_is_chosen_and_not_a_waiter_that_blocks_others_in_turn(shop: Patient) -> None:
     waiting = await queue(shop, waiters=0, seconds=0)
     middle = await shop.session()

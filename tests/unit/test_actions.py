@@ -368,6 +368,21 @@ def test_a_deadlock_has_no_root_and_ends_by_itself() -> None:
     assert sessions.roots([waits(1, 2), waits(2, 1)]) == ()
 
 
+def test_who_blocks_in_every_look_has_blocked_all_the_time() -> None:
+    root = {**waits(1), "backend_start": "b", "xact_start": "x"}
+    waiting = {**waits(2, 1), "backend_start": "b", "xact_start": "y"}
+
+    first = sessions.blocking_since([root, waiting], {}, 100.0)
+    then = sessions.blocking_since([root, waiting], first, 102.0)
+
+    assert then == {(1, "b", "x"): 100.0}
+    assert sessions.blocking_since([{**root, "xact_start": "later"}, waiting], then, 104.0) == {
+        (1, "b", "later"): 104.0
+    }
+    assert sessions.blocking_since([root], then, 104.0) == {}
+    assert sessions.roots([{**root, "blocks_for": 7.0}, waiting])[0].blocked_for == 7.0
+
+
 # --- elections ---
 
 

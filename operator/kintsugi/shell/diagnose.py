@@ -16,6 +16,7 @@ from typing import Any
 
 from kintsugi.api.database import DatabaseSpec
 from kintsugi.engines.engine import Diagnosis, Engine, Query, Row
+from kintsugi.engines.postgresql import sessions
 from kintsugi.engines.postgresql.diagnostics import PULSE
 from kintsugi.engines.postgresql.statements import strip_literals
 from kintsugi.shell import sql
@@ -107,6 +108,7 @@ class Diagnoser:
         self._session = targets.reserved
         self._clock = clock
         self._before: dict[str, tuple[Row, ...]] = {}
+        self._blocking: tuple[float, Mapping[sessions.Transaction, float]] = (0.0, {})
         self._silent_since: float | None = None
         self._version = 0
         self._extensions: dict[str, str] = {}
@@ -162,6 +164,8 @@ class Diagnoser:
         )
         if self._silent_since is None:
             await self.pulse()
+        if "blocking" in rows:
+            rows["blocking"] = self._lasting(rows["blocking"])
         await self._explain(rows, errors)
         before = {f"{name}_before": found for name, found in self._before.items()}
         return Diagnosis(
@@ -178,6 +182,13 @@ class Diagnoser:
             last_known_primary_lsn=None if self._last_pulse is None else self._last_pulse.lsn,
             extra={**around.extra, **self._last_known()},
         )
+
+    def _lasting(self, rows: tuple[Row, ...]) -> tuple[Row, ...]:
+        """The rows of `blocking`, those who block with `blocks_for`: seconds that they did in every look."""
+        now, (looked, known) = self._clock(), self._blocking
+        since = sessions.blocking_since(rows, known if now - looked <= sessions.LOOK_AGAIN else {}, now)
+        self._blocking = (now, since)
+        return tuple({**row, "blocks_for": now - since.get(sessions.transaction_of(row), now)} for row in rows)
 
     async def _follow(self, primary_member: str | None) -> None:
         """Leave a former primary, which may live on behind our session when the Service names another."""

@@ -117,14 +117,41 @@ def describe(row: Row) -> str:
     return f"pid {row['pid']} ({', '.join(who)})"
 
 
+LOOK_AGAIN = 10.0
+"""Seconds after which a look at who blocks whom is too long ago to say that nothing changed since."""
+
+Transaction = tuple[int, str, str | None]
+
+
+def blocking_since(rows: Iterable[Row], known: Mapping[Transaction, float], now: float) -> dict[Transaction, float]:
+    """Since when (on `now`'s clock) each transaction has blocked somebody in every look; `known` is the last answer.
+
+    Clients that give up after a few seconds never wait long for anybody, yet nobody gets past the transaction: a lock
+    is held until its end, so whoever blocks in every look has blocked all the time between.
+    """
+    rows = tuple(rows)
+    blockers = {pid for row in rows for pid in row["blocked_by"]}
+    named = (transaction_of(row) for row in rows if row["pid"] in blockers)
+    return {transaction: known.get(transaction, now) for transaction in named}
+
+
+def transaction_of(row: Row) -> Transaction:
+    """Which transaction of which session a diagnostic row speaks of."""
+    return row["pid"], row["backend_start"], row["xact_start"]
+
+
 @dataclass(frozen=True, slots=True)
 class Root:
-    """A session that blocks others and waits for nobody itself."""
+    """A session that blocks others and waits for nobody itself.
+
+    `longest_wait`: seconds that somebody who waits now has waited; `blocked_for`: that it has blocked somebody.
+    """
 
     row: Row
     direct: int
     transitive: int
     longest_wait: float
+    blocked_for: float
 
 
 def roots(rows: Iterable[Row]) -> tuple[Root, ...]:
@@ -149,4 +176,4 @@ def _root(row: Row, victims: Mapping[int, set[int]], by_pid: Mapping[int, Row]) 
         frontier = {victim for pid in frontier for victim in victims.get(pid, ())} - reached - {row["pid"]}
         reached |= frontier
     longest = max((by_pid[pid]["wait"] or 0.0 for pid in reached), default=0.0)
-    return Root(row, len(victims[row["pid"]]), len(reached), longest)
+    return Root(row, len(victims[row["pid"]]), len(reached), longest, max(longest, row.get("blocks_for", 0.0)))

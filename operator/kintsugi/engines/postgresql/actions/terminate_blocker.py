@@ -16,7 +16,7 @@ from kintsugi.engines.postgresql.sessions import Root, SessionParameters
 NAME = "terminate-blocker"
 WAIT_BEHIND_IDLE = 2.0
 WAIT_BEHIND_ACTIVE = 5.0
-"""Seconds that somebody must have waited: behind a session that does nothing, and behind one that is at work."""
+"""Seconds that it must have blocked somebody: a session that does nothing, and one that is at work."""
 
 
 class TerminateBlocker:
@@ -59,8 +59,8 @@ def _left_alone(root: Root) -> str | None:
     needed = WAIT_BEHIND_ACTIVE if root.row["state"] == "active" else WAIT_BEHIND_IDLE
     if reason := sessions.untouchable(root.row):
         return reason
-    if root.longest_wait < needed:
-        return f"nobody has waited for it longer than {human(root.longest_wait)} (acts from {human(needed)})"
+    if root.blocked_for < needed:
+        return f"nobody has waited for it longer than {human(root.blocked_for)} (acts from {human(needed)})"
     return None
 
 
@@ -71,6 +71,8 @@ def _proposal(root: Root) -> Proposal:
         f" {root.transitive} in all, the longest for {human(root.longest_wait)}",
         f"its transaction has been open for {human(row['xact_age'])} and waits for nobody",
     ]
+    if root.blocked_for > root.longest_wait:
+        evidence.append(f"somebody has waited for it all the last {human(root.blocked_for)}, giving up each time")
     if row["query"]:
         evidence.append(f"its {'statement' if row['state'] == 'active' else 'last statement'}: {row['query']}")
     return Proposal(
