@@ -173,7 +173,7 @@ class Deploy(Negative):
 
 
 class PoolWarmUp(Negative):
-    """Severity: how often the connections are renewed, 3 to 7 times."""
+    """Severity: how often the connections are renewed, 6 to 14 times."""
 
     name: ClassVar[str] = "pool-warm-up"
     title: ClassVar[str] = "the pooler renews all its server connections; their caches are cold"
@@ -181,14 +181,14 @@ class PoolWarmUp(Negative):
     effect: ClassVar[Effect] = Effect(client=None, signal="sessions_opened", factor=1.5)
 
     async def inject(self, ramp: float) -> None:
-        """Some rounds, a few seconds apart, as when several poolers are updated one after the other."""
+        """Some rounds, two seconds apart, as when many poolers are updated one after the other."""
         del ramp
         self.background(self._rounds())
 
     async def _rounds(self) -> None:
-        for _ in range(round(self.scaled(3, 7))):
+        for _ in range(round(self.scaled(6, 14))):
             await asyncio.to_thread(self.world.pooler.admin, "RECONNECT")
-            await asyncio.sleep(4)
+            await asyncio.sleep(2)
 
     def trials(self) -> Sequence[Trial]:
         """It is warm again before any of these would have helped."""
