@@ -65,23 +65,30 @@ class Serving:
         return self._detector.learn(reference, interval, floor=floor, hurts=hurts)
 
     def teach(
-        self, examples: Sequence[tuple[Floats, Floats, bool]], interval: float, floor: Floats, hurts: Floats
+        self, examples: Sequence[tuple[Floats, Floats, float, bool]], floor: Floats, hurts: Floats
     ) -> Examples | None:
-        """What a database's examples teach; each is its reference `[R, S]`, its samples `[T, S]`, if it is anomalous.
+        """What a database's examples teach.
 
         Each is seen relative to its own reference, so a level that has moved since teaches nothing wrong. All are kept,
-        thinned out evenly; one that can't be judged is left out. None when nothing is left.
+        thinned out evenly; one that can't be judged is left out. None without an anomalous one: from normal ones alone
+        the model learns nothing that helps (docs/detection.md).
+
+        Args:
+            examples: of each its own reference `[R, S]`, its samples `[T, S]`, the seconds between these, and whether
+                it is anomalous.
+            floor: as in `learn`.
+            hurts: as in `learn`.
         """
         found = []
-        for reference, samples, anomalous in examples:
-            many = sum(kind == anomalous for _, _, kind in examples)
+        for reference, samples, interval, anomalous in examples:
+            many = sum(kind == anomalous for *_, kind in examples)
             try:
                 own = self._detector.learn(reference, interval, floor=floor, hurts=hurts)
                 one = own.remember(0, samples, np.full(len(samples), anomalous)).examples[0]
             except DetectionError:  # it measures nothing that is known here
                 continue
             found.append(_thinned(one, max(LEAST_ROWS, MOST_EXAMPLES // many)))
-        if not found:
+        if not any(one.labels.any() for one in found):
             return None
         return Examples(
             np.concatenate([one.points for one in found]),

@@ -12,8 +12,9 @@ import os
 import signal
 import socket
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import kopf
 import yaml
@@ -28,6 +29,7 @@ from kintsugi.api.policy import HealingPolicy
 from kintsugi.loops.hub import Hub
 from kintsugi.shell.experience import PER_CLASS, ExperienceStore
 from kintsugi.shell.kube import Kube, load_api_client
+from kintsugi.shell.models import load as load_models
 from kintsugi.shell.telemetry import OperatorMetrics, Pulse, log_json, serve
 from kintsugi.stages.policy import Ceiling
 
@@ -54,6 +56,15 @@ class ExperienceConfig(Model):
         return ExperienceStore(self.url or os.environ.get(EXPERIENCE_URL, ""), per_class=self.per_class)
 
 
+class ModelsConfig(Model):
+    """The learned models (docs/detection.md)."""
+
+    detector: Literal["Learned", "Statistical"] = Field(
+        default="Learned", description="What judges databases that say nothing in spec.detector."
+    )
+    bundle: Path | None = Field(default=None, description="A folder with a bundle; unset: the one that came along.")
+
+
 class OperatorConfig(Model):
     """What the person who installs the operator decides (the chart's values), from a YAML file."""
 
@@ -62,6 +73,7 @@ class OperatorConfig(Model):
     paused: bool = Field(default=False, description="The global kill switch.")
     audit: Path | None = Field(default=None, description="A file for the audit chain, beside the log.")
     experience: ExperienceConfig | None = Field(default=None, description="Where experience is kept; nowhere if unset.")
+    models: ModelsConfig = ModelsConfig()
     listen: str = Field(default="0.0.0.0:8080", pattern=r"^[^:]*:[0-9]+$")
 
     def capped(self) -> Ceiling:
@@ -105,6 +117,8 @@ async def run(config: OperatorConfig, *, kubeconfig: str | None = None, port_fil
         audit=config.audit,
         namespaces=config.namespaces,
         experience=config.experience.store if config.experience else None,
+        learned=config.models.detector == "Learned",
+        load_models=partial(load_models, config.models.bundle),
     )
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):

@@ -59,6 +59,7 @@ VALUES: dict[str, list[str]] = {
         "logs.volumeMounts[0].name=logs",
         "logs.volumeMounts[0].mountPath=/logs",
     ],
+    "other models": ["models.detector=Statistical", "models.bundle.persistentVolumeClaim.claimName=models"],
     "nobody's roles": ["rbac.people=false", "prometheusAnnotations=false"],
 }
 WRONG = {
@@ -81,6 +82,7 @@ WRONG = {
     "a log folder that is no path": ("ceiling.logFiles={logs}", "at '/ceiling/logFiles/0'"),
     "a Loki without scheme": ("ceiling.loki={loki:3100}", "at '/ceiling/loki/0'"),
     "no examples at all": ("experience.perClass=0", "at '/experience/perClass': minimum: got 0, want 1"),
+    "an unknown detector": ("models.detector=Magic", "at '/models/detector': value must be one of 'Learned'"),
     "memory in words": ("operator.resources.limits.memory=much", "at '/operator/resources/limits/memory'"),
 }
 
@@ -161,6 +163,9 @@ def test_the_operator_reads_the_configuration_that_the_chart_writes(
         assert config.experience is not None
         assert config.experience.url == ("" if elsewhere else "sqlite:////var/lib/kintsugi/experience.db")
         assert config.experience.per_class == (5 if elsewhere else 10)
+    others = "models.detector=Statistical" in values
+    assert config.models.detector == ("Statistical" if others else "Learned")
+    assert config.models.bundle == (Path("/etc/kintsugi-models") if others else None)
     assert config.namespaces == (
         ("default", "kube-public") if "rbac.namespaces={default,kube-public}" in values else ()
     )

@@ -11,7 +11,9 @@ import pytest
 
 from kintsugi.api.database import MonitoredDatabase
 from kintsugi.loops.hub import Hub
+from kintsugi.shell.models import ModelsError
 from kintsugi.shell.telemetry import STALE_AFTER, OperatorMetrics, Pulse
+from kintsugi.stages.ports import LearnedModel
 from kintsugi_dev.builders import a_database
 from kintsugi_dev.memory import METRICS, Memory
 
@@ -26,13 +28,24 @@ class Clock:
         return self.now
 
 
+def no_models() -> LearnedModel:
+    raise ModelsError("NotInstalled", "the learned models are not installed: use the image")
+
+
 class Cared:
     """A hub over some databases whose observing and cycles a test replaces; nothing is asked over a network."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
         self.clock = Clock()
         self.pulse = Pulse(self.clock)
-        self.hub = Hub(Memory().kube, Memory().ceiling, OperatorMetrics(), self.pulse, identity="operator/1")
+        self.hub = Hub(
+            Memory().kube,
+            Memory().ceiling,
+            OperatorMetrics(),
+            self.pulse,
+            identity="operator/1",
+            load_models=no_models,
+        )
         self.cycled: list[str] = []
         self.observed: list[float] = []
         for name in names:

@@ -41,6 +41,11 @@ experience:
   perClass: {{ .perClass }}
 {{- end }}
 {{- end }}
+models:
+  detector: {{ .Values.models.detector }}
+  {{- if .Values.models.bundle }}
+  bundle: /etc/kintsugi-models
+  {{- end }}
 listen: 0.0.0.0:8080
 {{- end }}
 

@@ -102,12 +102,27 @@ class EvidenceSignal(Model):
     sentence: str = Field(description="The same in words.")
 
 
+class EvidenceOpinion(Model):
+    """What the learned model and the database's own examples said."""
+
+    model: str = Field(description="The bundle of learned models, version and hash; empty without one.")
+    probability: float = Field(description="The model's probability that something was wrong, 0 to 1.")
+    threshold: float = Field(description="The probability that the model alone would alarm from.")
+    anomalies: int = Field(description="Examples of anomalies of this database that were used.")
+    normals: int = Field(description="Examples of normal times of this database that were used.")
+    unusual: tuple[str, ...] = Field(default=(), description="The signals that the model found most unusual.")
+    fault_class: str = Field(description="The kind of fault that it looked like, unknown where none did.")
+    class_probability: float = Field(description="The probability of that kind, 0 to 1.")
+    sentence: str = Field(description="The same in words.")
+
+
 class Evidence(Model):
     """Why: in words and numbers."""
 
     summary: str = Field(description="Why, in a sentence.")
     facts: tuple[str, ...] = Field(default=(), description="What diagnostics found, in sentences.")
     signals: tuple[EvidenceSignal, ...] = Field(default=(), description="The signals that led here, strongest first.")
+    opinion: EvidenceOpinion | None = None
     not_proposed: tuple[str, ...] = Field(
         default=(), description="Other actions that were considered, and why they were left out."
     )

@@ -133,6 +133,11 @@ class DatabaseSpec(Model):
     logs: Logs | None = None
     slo: Slo | None = None
     reference: Reference = Reference()
+    detector: Literal["Learned", "Statistical"] | None = Field(
+        default=None,
+        description="Learned also uses the learned model and what was labelled here; Statistical does not. "
+        "Unset: as the operator is set (chart value models.detector).",
+    )
     pooler: Pooler | None = None
     replication: Replication | None = None
     workload_ref: WorkloadRef | None = None
@@ -157,6 +162,20 @@ class SignalsStatus(Status):
     expected: int = Field(description="Signals of the catalogue.")
     missing: tuple[str, ...] = Field(default=(), description="Signals that no exporter offers.")
     exporters: tuple[str, ...] = Field(default=(), description="The exporters whose metrics were found.")
+
+
+class JudgementStatus(Status):
+    """How it is judged, besides its statistics: by the learned model and by this database's own examples."""
+
+    model: str = Field(default="", description="The bundle of learned models, version and hash; empty without one.")
+    probability: str = Field(default="", description="The model's probability that something is wrong, 0 to 1.")
+    threshold: str = Field(default="", description="The probability that the model alone would alarm from.")
+    anomalies: int = Field(default=0, description="Examples of anomalies of this database that are used.")
+    normals: int = Field(default=0, description="Examples of normal times of this database that are used.")
+    unusual: tuple[str, ...] = Field(default=(), description="The signals that the model finds most unusual.")
+    fault_class: str = Field(default="", description="The kind of fault that it looks like, unknown where none does.")
+    class_probability: str = Field(default="", description="The probability of that kind, 0 to 1.")
+    sentence: str = Field(default="", description="All of it in words.")
 
 
 class IncidentStatus(Status):
@@ -192,7 +211,9 @@ class DatabaseStatus(Status):
 
     observed_generation: int = Field(default=0, description="The generation that this status is about.")
     phase: str = Field(default="", description="Learning, Healthy, Degraded, Healing, Blind or Paused.")
-    risk: str = Field(default="", description="The anomaly's score, 0 to 1; 0.5 is the threshold.")
+    risk: str = Field(
+        default="", description="The anomaly's score, 0 to 1; 0.5 is the threshold. ~ while it is still learned."
+    )
     soon: str = Field(
         default="", description="The component that is expected to degrade next, with probability and time."
     )
@@ -204,6 +225,7 @@ class DatabaseStatus(Status):
         default=(), description="Every component at risk, most certain first."
     )
     signals: SignalsStatus | None = None
+    judgement: JudgementStatus | None = None
     incident: IncidentStatus | None = None
     effective_mode: str = Field(
         default="", description="The strictest mode of all matching policies and the operator's ceiling."

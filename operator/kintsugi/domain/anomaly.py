@@ -34,13 +34,58 @@ class Contribution:
     first_at: float | None = None
 
 
+class Effect(StrEnum):
+    """What a database's own examples changed of what the statistics alone would have said."""
+
+    NOTHING = ""
+    OPENED = "flagged because it looks like an anomaly that was labelled or healed here"
+    SILENCED = "not flagged because it goes no further than what was labelled normal here"
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What the learned model says of the newest sample, beside the statistics.
+
+    `probability` 0..1 is calibrated; `threshold` is what it alone would alarm from. `anomalies` and `normals` count the
+    database's own examples that were used. `unusual` are the signals that it finds furthest from normal, with their
+    deviation in scales of the reference. `model` names the bundle; empty when only the examples count.
+    """
+
+    model: str
+    probability: float
+    threshold: float
+    anomalies: int = 0
+    normals: int = 0
+    unusual: tuple[tuple[str, float], ...] = ()
+    fault_class: str = "unknown"
+    class_probability: float = 0.0
+    effect: Effect = Effect.NOTHING
+
+    @property
+    def sentence(self) -> str:
+        """All of it in words and numbers."""
+        parts = []
+        if self.model:
+            beyond = "from its threshold" if self.probability >= self.threshold else "below its threshold"
+            parts.append(f"the learned model gives {self.probability:.2f}, {beyond} {self.threshold:.2f}")
+        parts.append(f"examples: {self.anomalies} of anomalies, {self.normals} of normal times")
+        if self.effect:
+            parts.append(self.effect.value)
+        if self.unusual and self.probability >= self.threshold:
+            parts.append("most unusual: " + ", ".join(f"{name} ({value:.0f} scales)" for name, value in self.unusual))
+        if self.fault_class != "unknown":
+            parts.append(f"looks like {self.fault_class} ({self.class_probability:.2f})")
+        return "; ".join(parts)
+
+
 @dataclass(frozen=True, slots=True)
 class Anomaly:
     """The state of one database as its metrics show it.
 
     `score` is 0..1 (0.5 is the flagging threshold). `components` maps a component to its score 0..1. `since` is when
     the present state of anomaly began (Unix seconds). `reason` says why the database can't be judged when `health` is
-    LEARNING or BLIND.
+    LEARNING or BLIND. `suspected` is True while LEARNING when what was learned so far already speaks for an anomaly:
+    people are told, nothing is done. `opinion` is the learned model's, where there is one.
     """
 
     health: Health
@@ -49,7 +94,13 @@ class Anomaly:
     contributions: tuple[Contribution, ...]
     components: Mapping[str, float]
     reason: str = ""
-    fault_class: str = "unknown"
+    suspected: bool = False
+    opinion: Opinion | None = None
+
+    @property
+    def fault_class(self) -> str:
+        """What kind of fault it looks like; `unknown` when nothing says."""
+        return self.opinion.fault_class if self.opinion else "unknown"
 
     @property
     def flagged(self) -> bool:

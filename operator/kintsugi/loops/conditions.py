@@ -50,7 +50,7 @@ def _healthy(anomaly: Anomaly) -> Said:
     if anomaly.health is Health.ANOMALOUS:
         worst = max(anomaly.contributions, key=lambda c: c.deviation, default=None)
         return ("Healthy", False, "Anomaly", worst.signal + " deviates from the reference" if worst else "anomalous")
-    return ("Healthy", None, anomaly.health.value, anomaly.reason)
+    return ("Healthy", None, "Suspected" if anomaly.suspected else anomaly.health.value, anomaly.reason)
 
 
 def _metrics(cycle: Cycle, barred: Sequence[str]) -> Said:

@@ -42,6 +42,7 @@ FRESH_DIAGNOSIS = 6.0  # seconds that a diagnosis may be old for a proposal to r
 BASELINE_EVERY = 30.0
 TOLERANCE_INTERVALS = 2.5  # samples are no more exact than this about who was first
 SUPERSEDED_LIMIT = 3  # new plans for the same action within one incident, when the facts keep changing
+SUSPECT_EVERY = 300.0  # seconds between two events about the same while a database is learned
 KEPT = 20  # ended actions per database that stay as objects (DESIGN §3)
 
 
@@ -313,6 +314,7 @@ class DatabaseLoop:
                     missing=missing,
                     exporters=tuple(sorted({source for sources in watch.sources.values() for source in sources})),
                 ),
+                "judgement": summary.judgement_of(cycle.anomaly.opinion),
                 "incident": cycle.incident,
                 "effective_mode": cycle.policy.mode.value,
                 "policies": tuple(ref.name for ref in cycle.policy.refs),
@@ -323,6 +325,8 @@ class DatabaseLoop:
         )
         self._services.metrics.risk.labels(meta.namespace, meta.name).set(cycle.anomaly.score)
         await self._services.write_status(MonitoredDatabase.PLURAL, meta, status)
+        if cycle.anomaly.suspected and watch.says(f"suspected {cycle.now.timestamp() // SUSPECT_EVERY:.0f}"):
+            self._services.emit(cycle.database, None, "Suspected", doing, now=cycle.now, warning=True)
         if old.phase != phase.value:
             warning = phase in (DatabasePhase.BLIND, DatabasePhase.DEGRADED)
             self._services.emit(cycle.database, None, phase.value, doing, now=cycle.now, warning=warning)

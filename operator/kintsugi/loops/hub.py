@@ -20,9 +20,11 @@ from kintsugi.api.action import HealingAction
 from kintsugi.api.database import MonitoredDatabase
 from kintsugi.api.policy import HealingPolicy
 from kintsugi.domain.decision import DatabasePhase
+from kintsugi.domain.experience import Example
 from kintsugi.engines.registry import ENGINES
 from kintsugi.loops.action import ActionLoop
 from kintsugi.loops.database import DatabaseLoop
+from kintsugi.loops.detection import Detection, Load
 from kintsugi.loops.experience import ExperienceLoop
 from kintsugi.loops.fleet import Fleet
 from kintsugi.loops.logs import LogReader
@@ -31,7 +33,7 @@ from kintsugi.loops.policy import PolicyLoop
 from kintsugi.loops.services import Services
 from kintsugi.loops.unwatchable import Unwatchable
 from kintsugi.loops.watch import Watch, new_watch
-from kintsugi.shell import telemetry
+from kintsugi.shell import models, telemetry
 from kintsugi.shell.audit import AuditChain
 from kintsugi.shell.errors import KubeError
 from kintsugi.shell.events import EventRecorder
@@ -40,7 +42,6 @@ from kintsugi.shell.gate import ApprovalGate
 from kintsugi.shell.kube import Kube
 from kintsugi.shell.secrets import Secrets
 from kintsugi.shell.telemetry import OperatorMetrics, Pulse
-from kintsugi.stages.detect import RobustDetector
 from kintsugi.stages.policy import Ceiling
 from kintsugi.stages.ports import Observed
 
@@ -72,6 +73,8 @@ class Hub:
         audit: Path | None = None,
         namespaces: Sequence[str] = (),
         experience: Callable[[], ExperienceStore] | None = None,
+        learned: bool = True,
+        load_models: Load = models.load,
     ) -> None:
         self.fleet = Fleet()
         self.watches: dict[str, Watch] = {}
@@ -80,7 +83,8 @@ class Hub:
         self._metrics = metrics
         self._namespaces = tuple(namespaces)
         self._wake = asyncio.Event()
-        self._detector = RobustDetector()
+        self._learned = learned
+        self._detection = Detection(load_models)
         secrets = Secrets(kube)
         self._logs = LogReader(kube, secrets, ceiling)
         self._observer = Observer(secrets, self._logs)
@@ -103,7 +107,9 @@ class Hub:
         self._unwatchable = Unwatchable(self.services)
         self._actions = ActionLoop(self.services)
         self._policies = PolicyLoop(self.services)
-        self._experience = ExperienceLoop(self.services, experience, self._observer.past) if experience else None
+        self._experience = (
+            ExperienceLoop(self.services, experience, self._observer.past, self._hear) if experience else None
+        )
         self._listed_at: float | None = None
 
     async def run(self) -> None:
@@ -123,6 +129,7 @@ class Hub:
         if self._experience is not None:
             await self._experience.close()
         await self._recorder.flush(FLUSH)
+        await self._detection.close()
         await self._observer.close()
         await self.services.close()
 
@@ -251,12 +258,25 @@ class Hub:
             watch.due = time.monotonic() + interval
         allowed = [pair for pair in due if not self.services.ceiling.problems(pair[0])]
         await self._observer.observe(allowed, now)
-        verdicts = self._detector.detect([_observed(database, watch, now) for database, watch in due], now)
+        learned = [self._uses_models(database) for database, _ in due]
+        self._detection.keep(wanted=any(learned))
+        observed = [_observed(*pair, now, learned=uses) for pair, uses in zip(due, learned, strict=True)]
+        verdicts = self._detection.detect(observed, now)
         for (_, watch), (anomaly, state) in zip(due, verdicts, strict=True):
             watch.anomaly, watch.state, watch.judged_at = anomaly, state, watch.buffer.newest
+        self._detection.say((watch, uses) for (_, watch), uses in zip(due, learned, strict=True))
         await asyncio.gather(
             *(self._guarded(watch.key, self._databases.cycle(database, watch, now)) for database, watch in due)
         )
+
+    def _uses_models(self, database: MonitoredDatabase) -> bool:
+        wish = database.spec.detector
+        return self._learned if wish is None else wish == "Learned"
+
+    def _hear(self, uid: str, examples: tuple[Example, ...]) -> None:
+        """The examples of a database that is watched; the store may know others that are gone."""
+        if any(database.metadata.uid == uid for database in self.fleet.databases.values()):
+            self._detection.hear(uid, examples)
 
     async def _guarded(self, what: str, work: Any) -> None:
         token = telemetry.database.set(what)
@@ -280,6 +300,7 @@ class Hub:
         for key in set(self.watches) - set(self.fleet.databases):
             self.services.forget(key)
             self._databases.forget(key)
+            self._detection.forget(self.watches[key].uid)
             del self.watches[key]
         for key, database in self.fleet.databases.items():
             engine = ENGINES.get(database.spec.engine)
@@ -298,7 +319,7 @@ def _observed_already(body: Json) -> bool:
     return bool(body["metadata"].get("generation") == (body.get("status") or {}).get("observedGeneration"))
 
 
-def _observed(database: MonitoredDatabase, watch: Watch, now: float) -> Observed:
+def _observed(database: MonitoredDatabase, watch: Watch, now: float, *, learned: bool) -> Observed:
     frame = watch.buffer.frame
     span = database.spec.reference
     return Observed(
@@ -308,4 +329,6 @@ def _observed(database: MonitoredDatabase, watch: Watch, now: float) -> Observed
         recent=frame.between(now - RECENT * frame.interval, now + 1),
         state=watch.state,
         minimum=span.minimum.total_seconds(),
+        uid=watch.uid,
+        learned=learned,
     )

@@ -19,6 +19,7 @@ from kintsugi.api.action import (
     ActionVerification,
     DatabaseRef,
     Evidence,
+    EvidenceOpinion,
     EvidenceSignal,
     Expected,
     ForecastImpact,
@@ -28,7 +29,7 @@ from kintsugi.api.action import (
     plan_hash,
 )
 from kintsugi.domain.actions import Candidate, Plan, Risk, Step, StepKind, Undo, UndoKind
-from kintsugi.domain.anomaly import Anomaly
+from kintsugi.domain.anomaly import Anomaly, Opinion
 from kintsugi.domain.forecast import Forecast
 from kintsugi.engines.engine import Action, BadParametersError
 
@@ -175,7 +176,23 @@ def evidence_of(candidate: Candidate, anomaly: Anomaly, summary: str, not_propos
             )
             for c in shown
         ),
+        opinion=opinion_of(anomaly.opinion) if anomaly.opinion else None,
         not_proposed=tuple(not_proposed),
+    )
+
+
+def opinion_of(opinion: Opinion) -> EvidenceOpinion:
+    """The learned model's opinion as the API has it."""
+    return EvidenceOpinion(
+        model=opinion.model,
+        probability=round(opinion.probability, 3),
+        threshold=round(opinion.threshold, 3),
+        anomalies=opinion.anomalies,
+        normals=opinion.normals,
+        unusual=tuple(name for name, _ in opinion.unusual),
+        fault_class=opinion.fault_class,
+        class_probability=round(opinion.class_probability, 3),
+        sentence=opinion.sentence,
     )
 
 

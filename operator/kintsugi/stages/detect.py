@@ -3,7 +3,8 @@
 What it says, in this order:
 
 - **Blind**: the newest samples are missing, so nothing can be said and nothing may be done.
-- **Learning**: the reference is shorter than the database's `minimum`, or mostly holes.
+- **Learning**: the reference is shorter than the database's `minimum`, or mostly holes. From ten samples on it is
+  judged provisionally: people are told, nothing is done.
 - **Anomalous**: two of the newest three samples of a symptom lie beyond its threshold (one sample, if overwhelming),
   until five samples in a row do not. Samples that are missing are never among those five.
 - **Normal**: none of these.
@@ -11,6 +12,7 @@ What it says, in this order:
 A server that is down is not blindness: its `up` signal arrives and says 0, while all else of it is missing.
 How evidence is weighed stands in `evidence.py`, what is normal in `baseline.py`. Everything is recomputed from the
 recent samples in each call; the state between calls holds only what lies further back, so a restart loses nothing.
+What a database's own examples change of it stands in `learned.py`.
 """
 
 from __future__ import annotations
@@ -22,12 +24,14 @@ from typing import Final
 
 import numpy as np
 
-from kintsugi.domain.anomaly import Anomaly, Contribution, Health
-from kintsugi.domain.frame import Bools, Frame
-from kintsugi.domain.signals import Hurts, Role, Signal
-from kintsugi.domain.text import human, quantity
+from kintsugi.domain.anomaly import Anomaly, Health
+from kintsugi.domain.frame import Bools, Floats, Frame
+from kintsugi.domain.signals import Role
+from kintsugi.domain.text import human
 from kintsugi.stages.baseline import cells
+from kintsugi.stages.contributions import components, contributions
 from kintsugi.stages.evidence import EDGE, Model, Rows, judge, learn, score
+from kintsugi.stages.familiar import allowed
 from kintsugi.stages.ports import DetectorState, Observed
 from kintsugi.stages.reference import seconds_of
 
@@ -43,8 +47,9 @@ SEEN: Final = 0.2
 REFIT_SAMPLES: Final = 30
 """A reference that moved on by fewer samples than this, or than a twentieth of it, is the same for all purposes."""
 
-MOST: Final = 12
-"""Contributions shown."""
+PROVISIONAL: Final = 10
+"""Samples of a reference from which on a database is judged provisionally while it still learns: at 30, the lab's
+normal time per run, one null run in two alarmed; the figures for 10, 15 and 20 stand in docs/detection.md."""
 
 OUTSIDE: Final = frozenset({"client", "pooler", "host-cpu", "host-memory", "host-io"})
 """Components that are measured without the database server: their metrics arrive when it is gone."""
@@ -61,6 +66,20 @@ class _Fitted:
     first: float
     last: float
     samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """One database's samples judged, before anything is concluded; `model` and `rows` are None where they can't be.
+
+    `health` is NORMAL where all that is missing is the conclusion; `reason` says why it is something else.
+    """
+
+    observed: Observed
+    health: Health
+    reason: str
+    model: Model | None = None
+    rows: Rows | None = None
 
 
 class RobustDetector:
@@ -83,21 +102,22 @@ class RobustDetector:
 
     def detect(self, observed: Sequence[Observed], now: float) -> Sequence[tuple[Anomaly, DetectorState]]:
         """One anomaly and the next state per database, in the given order; `now` in Unix seconds."""
-        return [self._one(one, now) for one in observed]
+        return [conclude(self.prepare(one, now)) for one in observed]
 
-    def _one(self, observed: Observed, now: float) -> tuple[Anomaly, DetectorState]:
+    def prepare(self, observed: Observed, now: float, reached: Sequence[Mapping[str, float]] = ()) -> Prepared:
+        """Judge one database's samples; `reached` is what is allowed (`Rows.tamed`), see `familiar.py`."""
         if reason := self._blindness(observed, now):
-            return _unjudged(Health.BLIND, reason), observed.state
+            return Prepared(observed, Health.BLIND, reason)
         frozen = observed.state.flagged and observed.key in self._models
-        if not frozen and (reason := _ignorance(observed)):
-            return _unjudged(Health.LEARNING, reason), observed.state
+        ignorance = "" if frozen else _ignorance(observed)
+        if ignorance and len(observed.reference) < PROVISIONAL:
+            return Prepared(observed, Health.LEARNING, ignorance)
         model = self._models[observed.key].model if frozen else self._model(observed)
         if not model.symptoms.any():
             reason = "no symptom signal has enough samples in the reference: see which signals are missing in status"
-            return _unjudged(Health.LEARNING, reason), observed.state
-        rows = judge(model, observed.recent)
-        state = _next(model, rows, observed.recent, observed.state)
-        return _anomaly(model, rows, state), state
+            return Prepared(observed, Health.LEARNING, ignorance or reason)
+        rows = judge(model, observed.recent, [allowed(model, one) for one in reached])
+        return Prepared(observed, Health.LEARNING if ignorance else Health.NORMAL, ignorance, model, rows)
 
     def _model(self, observed: Observed) -> Model:
         reference = observed.reference
@@ -168,9 +188,21 @@ def _still_fits(fitted: _Fitted, reference: Frame) -> bool:
     )
 
 
-def _next(model: Model, rows: Rows, recent: Frame, state: DetectorState) -> DetectorState:
+def conclude(prepared: Prepared, evidence: Floats | None = None) -> tuple[Anomaly, DetectorState]:
+    """The verdict and the next state, from this evidence per row `[T]`; without it, from the statistics' own."""
+    state, model, rows = prepared.observed.state, prepared.model, prepared.rows
+    if model is None or rows is None:
+        return _unjudged(prepared.health, prepared.reason), state
+    evidence = rows.evidence if evidence is None else evidence
+    if prepared.health is Health.LEARNING:
+        return _provisional(prepared.reason, model, rows, float(evidence[-1])), state
+    state = _next(model, rows, evidence, prepared.observed.recent, state)
+    return _anomaly(model, rows, float(evidence[-1]), state), state
+
+
+def _next(model: Model, rows: Rows, evidence: Floats, recent: Frame, state: DetectorState) -> DetectorState:
     """The state after these rows: open with evidence in the newest, close after enough rows without any."""
-    above: Bools = np.asarray(rows.evidence >= 1)
+    above: Bools = np.asarray(evidence >= 1)
     trailing = int(np.argmin(above[::-1])) if not above.all() else len(above)
     if not state.flagged and not trailing:
         return DetectorState(below=_quiet(above, np.ones(len(above), dtype=np.bool_)))
@@ -225,74 +257,30 @@ def _left_at(rows: Rows, index: int) -> float:
     return float(rows.times[start])
 
 
-def _anomaly(model: Model, rows: Rows, state: DetectorState) -> Anomaly:
+def _anomaly(model: Model, rows: Rows, evidence: float, state: DetectorState) -> Anomaly:
     return Anomaly(
         health=Health.ANOMALOUS if state.flagged else Health.NORMAL,
-        score=score(float(rows.evidence[-1])),
+        score=score(evidence),
         since=state.since,
-        contributions=_contributions(model, rows, state.first_at or {}),
-        components=_components(model, rows, flagged=state.flagged),
+        contributions=contributions(model, rows, state.first_at or {}),
+        components=components(model, rows, flagged=state.flagged),
     )
 
 
-def _components(model: Model, rows: Rows, *, flagged: bool) -> Mapping[str, float]:
-    """Each component's score: its worst signal. The workload's own signals count only while something is wrong."""
-    counted = model.symptoms | model.causes
-    out: dict[str, float] = {}
-    for signal, ratio, counts in zip(model.normal.signals, rows.held[-1], counted, strict=True):
-        seen = score(float(ratio)) if counts or (flagged and signal.hurts is not Hurts.BOTH) else 0.0
-        out[signal.component] = max(out.get(signal.component, 0.0), seen)
-    return out
-
-
-def _contributions(model: Model, rows: Rows, first_at: Mapping[str, float]) -> tuple[Contribution, ...]:
-    """The signals beyond the edge of their bands, the furthest out first, and each component's first departure."""
-    order = np.argsort(-rows.held[-1], kind="stable")
-    chosen = [int(index) for index in order if rows.held[-1, index] >= EDGE][:MOST]
-    chosen += [index for index in _first_of_each(model, rows, first_at) if index not in chosen]
-    return tuple(_contribution(model, rows, index, first_at) for index in chosen)
-
-
-def _first_of_each(model: Model, rows: Rows, first_at: Mapping[str, float]) -> list[int]:
-    """Per component, the signal that left its band first in this incident, where it was measured lately."""
-    first: dict[str, int] = {}
-    for index, signal in enumerate(model.normal.signals):
-        if signal.name not in first_at or np.isnan(rows.values[:, index]).all():
-            continue
-        known = first.get(signal.component)
-        if known is None or first_at[signal.name] < first_at[model.normal.signals[known].name]:
-            first[signal.component] = index
-    return list(first.values())
-
-
-def _contribution(model: Model, rows: Rows, index: int, first_at: Mapping[str, float]) -> Contribution:
-    signal, reference = model.normal.signals[index], float(model.normal.median[index])
-    newest = int(np.flatnonzero(~np.isnan(rows.values[:, index]))[-1])
-    value, deviation = float(rows.values[newest, index]), float(rows.deviation[newest, index])
-    return Contribution(
-        signal=signal.name,
-        component=signal.component,
-        deviation=deviation,
-        value=value,
-        reference=reference,
-        unit=signal.unit,
-        sentence=_sentence(signal, value, reference, deviation),
-        first_at=first_at.get(signal.name),
+def _provisional(ignorance: str, model: Model, rows: Rows, evidence: float) -> Anomaly:
+    """What can be said of a database whose reference is still short: enough to tell people, too little to act on."""
+    suspected = evidence >= 1
+    found = contributions(model, rows, {})
+    what = f"suspicious: {found[0].sentence}" if suspected and found else "nothing suspicious so far"
+    return Anomaly(
+        health=Health.LEARNING,
+        score=score(evidence),
+        since=None,
+        contributions=found,
+        components={},
+        reason=f"{ignorance}; judged provisionally until then, to tell people and never to act: {what}",
+        suspected=suspected,
     )
-
-
-def _sentence(signal: Signal, value: float, reference: float, deviation: float) -> str:
-    """As in "lock wait age 12 s, normally 0 ms (24 σ)"."""
-    if signal.name.endswith("_up") and value < 0.5:
-        return f"{signal.name.removesuffix('_up')} does not answer"
-    sigmas = f"{deviation:.0f} σ" if deviation < 1000 else "> 1000 σ"
-    return f"{title(signal)} {quantity(value, signal.unit)}, normally {quantity(reference, signal.unit)} ({sigmas})"
-
-
-def title(signal: Signal) -> str:
-    """What a signal is called in a sentence: its name as words, without the unit that follows the number."""
-    words = signal.name.replace("_", " ")
-    return words.removesuffix(f" {signal.unit}")
 
 
 def _unjudged(health: Health, reason: str) -> Anomaly:

@@ -12,6 +12,7 @@ Thresholds come from the reference, so replaying it stays below 1. Hiding any sa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -47,7 +48,8 @@ class Rows:
     """The recent samples judged: `[T, S]` per signal, `[T]` per row.
 
     `deviation` is NaN where missing; `ratio` is the deviation over its threshold, sample by sample; `held` is what two
-    of three samples reach, or one that is overwhelming; `evidence` decides.
+    of three samples reach, or one that is overwhelming; `evidence` decides. `tamed` is the evidence less what was
+    allowed: the same where nothing was.
     """
 
     times: Floats
@@ -56,6 +58,7 @@ class Rows:
     ratio: Floats
     held: Floats
     evidence: Floats
+    tamed: Floats
 
 
 def learn(reference: Frame, catalogue: Catalogue, alive: str) -> Model:
@@ -68,15 +71,27 @@ def learn(reference: Frame, catalogue: Catalogue, alive: str) -> Model:
     return Model(normal, plane(_standardised(normal, reference)), symptoms, causes)
 
 
-def judge(model: Model, recent: Frame) -> Rows:
-    """Judge every row of the recent samples `[T, S]`."""
+def judge(model: Model, recent: Frame, allowed: Sequence[Floats] = ()) -> Rows:
+    """Judge every row of the recent samples `[T, S]`.
+
+    Each of `allowed` `[S]` says how many thresholds every signal may be out at most, 1 or more; what stays within
+    one of them is no evidence in `tamed`.
+    """
     normal, near = model.normal, neighbours(recent)
     deviation = normal.deviations(recent)
     harm = worst(deviation)
     sustained, single = second_of_three(harm, near) / normal.threshold, harm / normal.single
-    evidence = np.maximum(_sustained(model, sustained, _standardised(normal, recent), near), _sudden(model, single))
+    standardised = _standardised(normal, recent)
+
+    def weighed(times: Floats | float) -> Floats:
+        held = _sustained(model, sustained / times, standardised, near)
+        return np.asarray(np.maximum(held, _sudden(model, single / times)), dtype=np.float64)
+
+    evidence = weighed(1.0)
+    tamed = np.minimum.reduce([evidence, *(weighed(times) for times in allowed)])
     held = np.maximum(sustained, single)
-    return Rows(recent.times, cells(recent, normal.names()), deviation, harm / normal.threshold, held, evidence)
+    values = cells(recent, normal.names())
+    return Rows(recent.times, values, deviation, harm / normal.threshold, held, evidence, tamed)
 
 
 def _sudden(model: Model, single: Floats) -> Floats:

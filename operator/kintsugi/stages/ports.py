@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
 
 from kintsugi.domain.actions import Candidate, Objectives, Proposal
 from kintsugi.domain.anomaly import Anomaly
 from kintsugi.domain.experience import Example
 from kintsugi.domain.forecast import Forecast
-from kintsugi.domain.frame import Frame
+from kintsugi.domain.frame import Bools, Floats, Frame
 from kintsugi.domain.signals import Catalogue
 from kintsugi.domain.topology import Topology
+
+Lesson: TypeAlias = tuple[Floats, Floats, float, bool]
+"""One example: its own reference `[R, S]`, its samples `[T, S]`, the seconds between these, whether it is anomalous."""
 
 
 @dataclass(frozen=True, slots=True)
 class DetectorState:
     """What a detector remembers of one database between two cycles (hysteresis); part of no object, rebuilt in seconds.
 
-    `first_at` maps a signal to when it left its band (Unix seconds) in the present incident.
+    `first_at` maps a signal to when it left its band (Unix seconds) in the present incident. `silent_since` (Unix
+    seconds) is since when evidence is silenced by what was labelled normal.
     """
 
     flagged: bool = False
@@ -27,11 +31,15 @@ class DetectorState:
     below: int = 0
     since: float | None = None
     first_at: Mapping[str, float] | None = None
+    silent_since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """One database as detection sees it: its fault-free reference `[R, S]`, the newest samples `[T, S]`, its state."""
+    """One database as detection sees it: its fault-free reference `[R, S]`, the newest samples `[T, S]`, its state.
+
+    `uid` is what its examples are kept by; `learned` is False where a person wants the statistics alone.
+    """
 
     key: str
     catalogue: Catalogue
@@ -39,6 +47,8 @@ class Observed:
     recent: Frame
     state: DetectorState
     minimum: float
+    uid: str = ""
+    learned: bool = True
 
 
 class Detector(Protocol):
@@ -46,6 +56,48 @@ class Detector(Protocol):
 
     def detect(self, observed: Sequence[Observed], now: float) -> Sequence[tuple[Anomaly, DetectorState]]:
         """One anomaly and the next state per database, in the given order."""
+
+
+class Scored(Protocol):
+    """What a learned model says of D databases' T samples of S signals.
+
+    `probability` `[D, T]` is 0 where `judged` `[D, T]` is False; `deviation` `[D, T, S]` is in scales of each
+    database's own reference; `threshold` `[D]` is the probability that an alarm begins at.
+    """
+
+    @property
+    def probability(self) -> Floats: ...  # noqa: D102
+    @property
+    def judged(self) -> Bools: ...  # noqa: D102
+    @property
+    def deviation(self) -> Floats: ...  # noqa: D102
+    @property
+    def threshold(self) -> Floats: ...  # noqa: D102
+
+
+class LearnedModel(Protocol):
+    """A model that needs no training on the database it judges. What it returns from `learn` and `teach` is its own."""
+
+    name: str
+
+    def learn(self, reference: Floats, interval: float, floor: Floats, hurts: Floats) -> Any:
+        """One database's normal, from `[R, S]` with NaN for missing.
+
+        Args:
+            reference: fault-free samples, oldest first.
+            interval: seconds between two samples.
+            floor: `[S]`, the smallest change that could ever matter.
+            hurts: `[S]`, 1 where a rise hurts, -1 where a fall does, 0 for both.
+        """
+
+    def teach(self, examples: Sequence[Lesson], floor: Floats, hurts: Floats) -> Any | None:
+        """What a database's own examples teach; None when nothing can be learned from them."""
+
+    def shape(self, learned: Any) -> tuple[int, ...]:
+        """What must be equal of all databases in one call, besides their interval and signals."""
+
+    def score(self, learned: Sequence[Any], taught: Sequence[Any | None], values: Floats) -> Scored:
+        """Many databases in one call: samples `[D, T, S]`, oldest first, NaN for missing."""
 
 
 class Examples(Protocol):

@@ -6,10 +6,11 @@ Numbers are rounded so that a status changes, and is written, only when somethin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from kintsugi.api.action import HealingAction, Phase
-from kintsugi.api.database import ComponentStatus, IncidentStatus
-from kintsugi.domain.anomaly import Anomaly, Health
+from kintsugi.api.database import ComponentStatus, IncidentStatus, JudgementStatus
+from kintsugi.domain.anomaly import Anomaly, Health, Opinion
 from kintsugi.domain.decision import DatabasePhase
 from kintsugi.domain.forecast import Forecast
 from kintsugi.domain.text import human
@@ -36,10 +37,35 @@ def phase_of(
 
 
 def risk_of(anomaly: Anomaly) -> str:
-    """The anomaly's score as shown; a dash when nothing can be said."""
+    """The anomaly's score as shown; with a ~ while it is only suspected, a dash when nothing can be said."""
+    if anomaly.suspected:
+        return f"~{_coarse(anomaly.score):.2f}"
     if anomaly.health in (Health.BLIND, Health.LEARNING):
         return "-"
     return f"{_coarse(anomaly.score):.2f}"
+
+
+def judgement_of(opinion: Opinion | None) -> JudgementStatus | None:
+    """The learned model's opinion, rounded; None where there is none."""
+    if opinion is None:
+        return None
+    loud = bool(opinion.model) and opinion.probability >= opinion.threshold
+    seen = replace(
+        opinion,
+        probability=max(_coarse(opinion.probability), opinion.threshold) if loud else _coarse(opinion.probability),
+        unusual=tuple((name, float(round(far))) for name, far in opinion.unusual) if loud else (),
+    )
+    return JudgementStatus(
+        model=seen.model,
+        probability=f"{seen.probability:.2f}" if seen.model else "",
+        threshold=f"{seen.threshold:.2f}" if seen.model else "",
+        anomalies=seen.anomalies,
+        normals=seen.normals,
+        unusual=tuple(name for name, _ in seen.unusual),
+        fault_class=seen.fault_class if loud else "",
+        class_probability=f"{seen.class_probability:.2f}" if loud else "",
+        sentence=seen.sentence,
+    )
 
 
 def soon_of(forecast: Forecast, topology: Topology) -> str:

@@ -25,7 +25,7 @@ from kintsugi.domain.signals import Catalogue, Role, Signal
 from kintsugi.domain.text import human, quantity
 from kintsugi.domain.verdict import Measure, Outcome, Verdict
 from kintsugi.stages.baseline import Baseline, baseline, cells, median
-from kintsugi.stages.detect import title
+from kintsugi.stages.contributions import title
 
 CONSECUTIVE: Final = 5
 """Samples in a row that have to be in the band."""
