@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,13 @@ CATALOGUE = Catalogue(
 NAMES = CATALOGUE.names()
 
 
-def a_frame(samples: int, seed: int, start: float = START, signals: tuple[str, ...] = NAMES, **spoilt: float) -> Frame:
+def a_frame(
+    samples: int,
+    seed: int,
+    start: float = START,
+    signals: tuple[str, ...] = NAMES,
+    spoilt: Mapping[str, float] = MappingProxyType({}),
+) -> Frame:
     """Quiet samples, one a second; `spoilt` sets a signal throughout."""
     values = np.random.default_rng(seed).normal(5.0, 1.0, size=(samples, len(signals)))
     for name, value in {"postgres_up": 1.0, **spoilt}.items():
@@ -51,10 +58,16 @@ def joined(one: Frame, other: Frame) -> Frame:
     return Frame(one.signals, np.concatenate([one.times, other.times]), values, ~np.isnan(values), one.interval)
 
 
-def an_example(kind: LabelKind, samples: int = 30, signals: tuple[str, ...] = NAMES, **spoilt: float) -> Example:
+def an_example(
+    kind: LabelKind,
+    spoilt: Mapping[str, float] = MappingProxyType({}),
+    *,
+    samples: int = 30,
+    signals: tuple[str, ...] = NAMES,
+) -> Example:
     """An hour earlier, this happened for so many seconds."""
     before = a_frame(60, 7, START - 3600, signals)
-    window = a_frame(samples, 8, START - 3500, signals, **spoilt)
+    window = a_frame(samples, 8, START - 3500, signals, spoilt)
     return Example(
         id=f"{kind}-{samples}-{sorted(spoilt.items())}",
         database="uid-orders",
@@ -98,7 +111,7 @@ class Database:
         after = float(reference.times[-1]) + 1
         recent = a_frame(quiet, self.seed + 1000, after)
         if samples:
-            recent = joined(recent, a_frame(samples, self.seed + 2000, after + quiet, **self.spoilt))
+            recent = joined(recent, a_frame(samples, self.seed + 2000, after + quiet, spoilt=self.spoilt))
         rows = slice(max(0, len(recent) - 60), None)
         recent = Frame(NAMES, recent.times[rows], recent.values[rows], recent.mask[rows], 1.0)
         key = f"shop/{self.name}"

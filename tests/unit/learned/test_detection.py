@@ -162,7 +162,7 @@ async def test_who_wants_the_statistics_alone_gets_them_without_a_model_being_re
         raise AssertionError("nobody wants it")
 
     operator = Operator(load)
-    operator.detection.hear("uid-orders", (an_example(LabelKind.NORMAL, **FAULT),))
+    operator.detection.hear("uid-orders", (an_example(LabelKind.NORMAL, FAULT),))
 
     assert await operator.cycle(learned=False)
     assert operator.condition[:2] == (True, "NotUsed")
@@ -173,7 +173,7 @@ async def test_who_wants_the_statistics_alone_gets_them_without_a_model_being_re
 async def test_what_was_labelled_keeps_its_effect_when_the_model_is_lost_and_found() -> None:
     model = Says(0.0)
     operator = Operator(lambda: model)
-    operator.detection.hear("uid-orders", (an_example(LabelKind.NORMAL, **FAULT),))
+    operator.detection.hear("uid-orders", (an_example(LabelKind.NORMAL, FAULT),))
     assert not await operator.cycle()
 
     model.error = ValueError("for a while")

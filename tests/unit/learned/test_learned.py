@@ -108,7 +108,7 @@ def test_a_label_normal_changes_the_next_cycle() -> None:
     judged = Judged(LearnedDetector(Says(0.99)), **BACKUP)
     assert [judged.at(samples).flagged for samples in (0, 1, 2)] == [False, True, True]
 
-    judged.detector.hear(UID, [an_example(NORMAL, **BACKUP)])
+    judged.detector.hear(UID, [an_example(NORMAL, BACKUP)])
 
     after = judged.at(3)
     assert not after.flagged
@@ -118,37 +118,37 @@ def test_a_label_normal_changes_the_next_cycle() -> None:
 
 
 def test_a_label_normal_works_without_any_model() -> None:
-    judged = Judged(heard(an_example(NORMAL, **BACKUP)), **BACKUP)
+    judged = Judged(heard(an_example(NORMAL, BACKUP)), **BACKUP)
 
     assert not any(judged.at(samples).flagged for samples in range(10))
 
 
 def test_what_goes_further_than_the_label_is_flagged() -> None:
-    judged = Judged(heard(an_example(NORMAL, **BACKUP)), wait_age=400.0, waiters=400.0)
+    judged = Judged(heard(an_example(NORMAL, BACKUP)), wait_age=400.0, waiters=400.0)
 
     assert judged.at(3).flagged
 
 
 def test_another_signal_than_those_of_the_label_is_flagged() -> None:
-    judged = Judged(heard(an_example(NORMAL, **BACKUP)), **BACKUP, latency=40.0)
+    judged = Judged(heard(an_example(NORMAL, BACKUP)), **BACKUP, latency=40.0)
 
     assert judged.at(3).flagged
 
 
 def test_two_labels_are_never_put_together() -> None:
-    apart = heard(an_example(NORMAL, wait_age=40.0), an_example(NORMAL, latency=40.0))
+    apart = heard(an_example(NORMAL, {"wait_age": 40.0}), an_example(NORMAL, {"latency": 40.0}))
 
     assert Judged(apart, wait_age=40.0, latency=40.0).at(3).flagged
 
 
 def test_a_server_that_is_down_is_never_familiar() -> None:
-    detector = heard(an_example(NORMAL, postgres_up=0.0, wait_age=40.0))
+    detector = heard(an_example(NORMAL, {"postgres_up": 0.0, "wait_age": 40.0}))
 
     assert Judged(detector, postgres_up=0.0, wait_age=40.0).at(3).flagged
 
 
 def test_a_label_silences_half_as_long_again_as_it_lasted_and_no_longer() -> None:
-    judged = Judged(heard(an_example(NORMAL, samples=20, **BACKUP)), **BACKUP)
+    judged = Judged(heard(an_example(NORMAL, BACKUP, samples=20)), **BACKUP)
 
     first = next(samples for samples in range(60) if judged.at(samples).flagged)
 
@@ -158,7 +158,7 @@ def test_a_label_silences_half_as_long_again_as_it_lasted_and_no_longer() -> Non
 def test_a_label_anomaly_flags_what_the_statistics_find_too_weak() -> None:
     weak = {"wait_age": 11.0}
     unlabelled, labelled = Judged(LearnedDetector(Says(0.9)), **weak), Judged(LearnedDetector(Says(0.9)), **weak)
-    labelled.detector.hear(UID, [an_example(ANOMALY, **weak)])
+    labelled.detector.hear(UID, [an_example(ANOMALY, weak)])
 
     assert not any(unlabelled.at(samples).flagged for samples in range(10))
     found = [labelled.at(samples) for samples in range(10)]
@@ -169,13 +169,13 @@ def test_a_label_anomaly_flags_what_the_statistics_find_too_weak() -> None:
 
 
 def test_with_a_label_anomaly_alone_a_quiet_database_stays_quiet_whatever_the_model_says() -> None:
-    judged = Judged(heard(an_example(ANOMALY, **BACKUP), model=Says(0.99)))
+    judged = Judged(heard(an_example(ANOMALY, BACKUP), model=Says(0.99)))
 
     assert not any(judged.at(samples).flagged for samples in range(10))
 
 
 def test_forgotten_examples_have_no_effect_any_more() -> None:
-    judged = Judged(heard(an_example(NORMAL, **BACKUP)), **BACKUP)
+    judged = Judged(heard(an_example(NORMAL, BACKUP)), **BACKUP)
     assert not judged.at(3).flagged
 
     judged.detector.hear(UID, [])
@@ -185,7 +185,7 @@ def test_forgotten_examples_have_no_effect_any_more() -> None:
 
 def test_the_newest_examples_of_each_kind_are_used() -> None:
     model = Says()
-    old = [an_example(ANOMALY, samples=3, wait_age=50.0 + n) for n in range(PER_KIND + 5)]
+    old = [an_example(ANOMALY, {"wait_age": 50.0 + n}, samples=3) for n in range(PER_KIND + 5)]
     detector = heard(*old, an_example(NORMAL), model=model)
 
     Judged(detector).at(1)
@@ -197,7 +197,7 @@ def test_the_newest_examples_of_each_kind_are_used() -> None:
 
 def test_an_example_with_other_signals_is_used_for_those_it_shares() -> None:
     model = Says()
-    renamed = an_example(ANOMALY, signals=("wait_age", "a_signal_of_an_older_version", "latency"), wait_age=40.0)
+    renamed = an_example(ANOMALY, {"wait_age": 40.0}, signals=("wait_age", "a_signal_of_an_older_version", "latency"))
     nothing_shared = an_example(NORMAL, signals=("another", "older"))
 
     anomaly = Judged(heard(renamed, nothing_shared, model=model)).at(1)

@@ -55,7 +55,7 @@ def test_an_anomalous_example_raises_the_probability_of_the_same_again(model: Le
     weak = {"wait_age": 8.5, "waiters": 8.5}
     observed = Database(spoilt=weak).observed(6)
     taught, untaught = LearnedDetector(model), LearnedDetector(model)
-    taught.hear(observed.uid, [an_example(LabelKind.ANOMALY, **weak)])
+    taught.hear(observed.uid, [an_example(LabelKind.ANOMALY, weak)])
 
     [(after, _)], [(before, _)] = (each.detect([observed], now_of(observed)) for each in (taught, untaught))
 
@@ -99,7 +99,7 @@ def test_no_data_makes_a_score_that_is_no_number_or_fails_the_model(draw: st.Dat
     failures: list[Exception] = []
     detector = LearnedDetector(model, failures.append)
     kinds = draw.draw(st.lists(st.sampled_from(list(LabelKind)), max_size=3), "examples")
-    detector.hear("uid-db0", [an_example(kind, wait_age=40.0, latency=float("nan")) for kind in kinds])
+    detector.hear("uid-db0", [an_example(kind, {"wait_age": 40.0, "latency": float("nan")}) for kind in kinds])
     observed = [
         spoilt(Database(f"db{n}", seed=n, spoilt=FAULT).observed(draw.draw(st.integers(0, 5))), draw) for n in range(2)
     ]

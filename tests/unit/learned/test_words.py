@@ -1,0 +1,109 @@
+"""What people read of a model's opinion: in the status of a database and in the evidence of an action."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+from kintsugi.api.action import ActionApproval, ActionSpec, ActionVerification, DatabaseRef, plan_hash
+from kintsugi.domain.anomaly import Anomaly, Effect, Health, Opinion
+from kintsugi.domain.forecast import NO_FORECAST
+from kintsugi.stages import summary
+from kintsugi.stages.compose import Question, compose
+from kintsugi_dev.builders import NOW, a_candidate
+
+OPINION = Opinion(
+    model="2026.11.22 (6e64daba4797)",
+    probability=0.9312,
+    threshold=0.4553,
+    anomalies=3,
+    normals=2,
+    unusual=(("lock_waiters", 14.2), ("oldest_lock_wait", 7.7)),
+    fault_class="lock-contention",
+    class_probability=0.87,
+    effect=Effect.OPENED,
+)
+
+
+def an_anomaly(opinion: Opinion | None) -> Anomaly:
+    return Anomaly(Health.ANOMALOUS, 0.8, NOW.timestamp(), (), {}, opinion=opinion)
+
+
+def a_spec(opinion: Opinion | None) -> ActionSpec:
+    question = Question(
+        runnable=True,
+        approval=ActionApproval(required=True),
+        verification=ActionVerification(window=timedelta(minutes=2), revert_on_failure=True),
+        expires_after=timedelta(minutes=30),
+        policies=(),
+    )
+    return compose(
+        a_candidate(),
+        question,
+        database=DatabaseRef(name="orders", uid="uid-orders"),
+        incident="1402",
+        anomaly=an_anomaly(opinion),
+        forecast=NO_FORECAST,
+        summary="something is wrong",
+        not_proposed=(),
+        runner_up="",
+        now=NOW,
+    )
+
+
+def test_the_sentence_has_probability_threshold_examples_signals_and_class() -> None:
+    assert OPINION.sentence == (
+        "the learned model gives 0.93, from its threshold 0.46; examples: 3 of anomalies, 2 of normal times; "
+        "flagged because it looks like an anomaly that was labelled or healed here; "
+        "most unusual: lock_waiters (14 scales), oldest_lock_wait (8 scales); looks like lock-contention (0.87)"
+    )
+
+
+def test_the_evidence_of_an_action_has_the_opinion_in_words_and_numbers() -> None:
+    spec = a_spec(OPINION)
+
+    assert spec.evidence.opinion is not None
+    assert spec.evidence.opinion.sentence == OPINION.sentence
+    assert (spec.evidence.opinion.probability, spec.evidence.opinion.threshold) == (0.931, 0.455)
+    assert (spec.evidence.opinion.fault_class, spec.evidence.opinion.class_probability) == ("lock-contention", 0.87)
+    assert spec.evidence.opinion.unusual == ("lock_waiters", "oldest_lock_wait")
+    read_back = ActionSpec.model_validate(spec.to_json())
+    assert plan_hash(read_back.to_json()) == spec.plan_hash
+
+
+def test_an_action_that_no_model_saw_says_nothing_of_one() -> None:
+    assert "opinion" not in a_spec(None).to_json()["evidence"]
+
+
+def test_the_status_is_rounded_so_that_it_is_not_written_each_second() -> None:
+    quiet = replace(OPINION, probability=0.07, unusual=(), effect=Effect.NOTHING)
+
+    assert summary.judgement_of(quiet) == summary.judgement_of(replace(quiet, probability=0.11))
+    assert summary.judgement_of(None) is None
+
+
+def test_a_probability_over_the_threshold_is_never_rounded_below_it() -> None:
+    found = summary.judgement_of(replace(OPINION, probability=0.456))
+
+    assert found is not None
+    assert found.probability >= found.threshold
+    assert found.fault_class == "lock-contention"
+
+
+def test_without_a_model_the_examples_that_count_are_said() -> None:
+    found = summary.judgement_of(Opinion("", 0.0, 1.0, normals=1, effect=Effect.SILENCED))
+
+    assert found is not None
+    assert (found.probability, found.threshold, found.normals) == ("", "", 1)
+    assert found.sentence == (
+        "examples: 0 of anomalies, 1 of normal times; "
+        "not flagged because it goes no further than what was labelled normal here"
+    )
+
+
+def test_a_suspicion_is_shown_as_one() -> None:
+    suspected = Anomaly(Health.LEARNING, 0.83, None, (), {}, "1 m of 5 m learned", suspected=True)
+
+    assert summary.risk_of(suspected) == "~0.85"
+    assert summary.risk_of(replace(suspected, suspected=False)) == "-"
+    assert summary.phase_of(suspected, None, None, paused=False).value == "Learning"
