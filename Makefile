@@ -17,12 +17,16 @@ setup: ## Install and build what is missing (the other targets do it themselves)
 demo: setup ## Inject faults into a real PostgreSQL and watch them healed (OPERATOR=off: unhealed; CLUSTER=kind: on kind)
 	@$(PYTHON) -m kintsugi_dev.demo $(DEMO_OPTIONS)
 
+.PHONY: torch
+torch: ## Install what training the models needs (PyPI's torch brings CUDA: 2.7 GB to fetch, 5 GB on disk)
+	@dev/setup.sh train
+
 .PHONY: test
-test: lint ## Lint, then the unit, contract and short end-to-end tests
+test: lint torch ## Lint, then the unit, contract and short end-to-end tests
 	@$(PYTHON) -m pytest -m "not slow" tests/unit tests/contract tests/e2e
 
 .PHONY: test-full
-test-full: lint ## All tests, the slow ones too
+test-full: lint torch ## All tests, the slow ones too
 	@$(PYTHON) -m pytest tests/unit tests/contract tests/e2e
 
 .PHONY: lint
@@ -57,6 +61,15 @@ lab-check: setup ## Run one fault from scratch and compare it with the recorded 
 .PHONY: lab-card
 lab-card: setup ## Assemble the manifest, check for leaks, draw the pictures and fill the tables of docs/lab.md
 	@$(PYTHON) -m kintsugi_ml.lab.card
+
+.PHONY: train-detection
+train-detection: torch ## Train the detector that ships, the same for the same data: under 30 minutes on 2 cores
+	@$(PYTHON) -m kintsugi_ml.detection.evaluate ship
+
+.PHONY: eval-detection
+eval-detection: torch ## Compare detectors; resumable, hours; prints the table, writes docs/results/detection.json
+	@$(PYTHON) -m kintsugi_ml.detection.evaluate all $(EVAL)
+	@$(PYTHON) -m kintsugi_ml.detection.card
 
 .PHONY: cluster-up
 cluster-up: setup ## Start the development cluster with the chart installed; writes out/cluster/kubeconfig

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Everything that `make demo` and `make test` need, on a fresh Debian 12 with Python 3.11 and package registries only:
 # Debian packages (their services neither started nor enabled), uv and a virtual environment, Go, the cluster programs.
+# With the argument `train` also what training the models needs (torch: 2.7 GB to fetch, 5 GB on disk).
 # Each part is skipped when it is there; nothing to do takes well under a second.
 set -euo pipefail
 
@@ -106,16 +107,17 @@ own_uv() {
   mv "$cache/uv.partial" "$cache/uv"
 }
 
-virtual_environment() {
-  local stamp=$repository/.venv/kintsugi-setup state python
+virtual_environment() { # EXTRA: install the package with it
+  local extra=$1 state python
+  local stamp=$repository/.venv/kintsugi-setup-$extra
   state="$repository $(sha256sum <"$repository/pyproject.toml")"
   [ -e "$stamp" ] && [ "$(<"$stamp")" = "$state" ] && return
-  say "installing Python packages into .venv"
+  say "installing Python packages ($extra) into .venv"
   if [ ! -x "$repository/.venv/bin/python" ]; then
     python=$(python) || die "no Python 3.11 or newer; install python3.11, then run this again"
     "$cache/uv/bin/uv" venv -q --python "$python" "$repository/.venv"
   fi
-  "$cache/uv/bin/uv" pip install -q -p "$repository/.venv/bin/python" -e "$repository[dev]" ||
+  "$cache/uv/bin/uv" pip install -q -p "$repository/.venv/bin/python" -e "$repository[$extra]" ||
     die "Python packages could not be had from PyPI (the message is above); make PyPI reachable, then run this again"
   printf '%s' "$state" >"$stamp"
 }
@@ -129,9 +131,10 @@ main() {
   flock -n 9 || { say "another setup is at work; waiting for it"; flock 9; }
   debian_packages
   own_uv
-  virtual_environment
+  virtual_environment dev
+  [ "${1:-}" != train ] || virtual_environment train
   "$repository/.venv/bin/python" -m kintsugi_dev.cluster build 9>&-
   [ $((SECONDS - started)) -lt 2 ] || say "set up in $((SECONDS - started)) s"
 }
 
-main
+main "$@"

@@ -17,6 +17,9 @@ from kintsugi_ml.detection.metrics import spans
 from kintsugi_ml.detection.normal import finite
 from kintsugi_ml.detection.protocol import Run
 
+DATA: Final = Path("../shared/data/dbsherlock")
+"""Where our checkouts have it; it is not ours to pass on."""
+
 FILE: Final = "dbsherlock_dataset_tpcc_16w.mat"
 FLAWED: Final = "Poor Physical Design"
 FLAW_S: Final = 40

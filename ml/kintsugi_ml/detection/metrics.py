@@ -64,16 +64,20 @@ def event_f1(flags: Sequence[Bools], labels: Sequence[Bools], slack: int = 0) ->
         labels: per run `[T]`, the truth.
         slack: samples by which an alarm may miss the event's edge.
     """
-    found = events = true = alarms = 0
-    for flagged, truth in zip(flags, labels, strict=True):
-        real, raised = spans(truth), _merged(spans(flagged), slack)
-        events, alarms = events + len(real), alarms + len(raised)
-        found += sum(any(_overlap(one, other, slack) for other in raised) for one in real)
-        true += sum(any(_overlap(one, other, slack) for other in real) for one in raised)
+    counts = np.sum([event_counts(*one, slack) for one in zip(flags, labels, strict=True)], axis=0)
+    found, events, true, alarms = (int(one) for one in counts)
     if not events or not alarms:
         return float("nan") if not events else 0.0
     recall, precision = found / events, true / alarms
     return 2 * recall * precision / (recall + precision) if recall + precision else 0.0
+
+
+def event_counts(flagged: Bools, truth: Bools, slack: int = 0) -> tuple[int, int, int, int]:
+    """Of one run: events found, events, true alarms, alarms."""
+    real, raised = spans(truth), _merged(spans(flagged), slack)
+    found = sum(any(_overlap(one, other, slack) for other in raised) for one in real)
+    true = sum(any(_overlap(one, other, slack) for other in real) for one in raised)
+    return found, len(real), true, len(raised)
 
 
 def delays(flags: Sequence[Bools], labels: Sequence[Bools], interval: float = 1.0) -> Floats:
@@ -88,13 +92,14 @@ def delays(flags: Sequence[Bools], labels: Sequence[Bools], interval: float = 1.
 
 def false_alarms(flags: Sequence[Bools], labels: Sequence[Bools], interval: float = 1.0) -> float:
     """Alarms that touch no event, per normal hour."""
-    wrong = sum(
-        not truth[first : last + 1].any()
-        for flagged, truth in zip(flags, labels, strict=True)
-        for first, last in spans(flagged)
-    )
+    wrong = sum(false_count(flagged, truth) for flagged, truth in zip(flags, labels, strict=True))
     normal = sum(int(np.count_nonzero(~truth)) for truth in labels) * interval / 3600
     return wrong / normal if normal else float("nan")
+
+
+def false_count(flagged: Bools, truth: Bools) -> int:
+    """Alarms of one run that touch no event."""
+    return sum(not truth[first : last + 1].any() for first, last in spans(flagged))
 
 
 def threshold_for(scores: Sequence[Floats], labels: Sequence[Bools], budget: float, interval: float = 1.0) -> float:

@@ -1,10 +1,11 @@
 """How detectors are compared: one protocol for all of them, learned or not.
 
-- **Split by class**: a method is trained on all classes but one and judged on that one (`leave_one_out`).
+- **Split by class, or by system**: a method is trained on all classes but some and judged on these (`Fold`), or on all
+  systems but one; never by time.
 - **Few shots**: k anomalous and k normal samples of the same run, or of another run of the same class. The anomalous
   ones are the first of their event. What is an example is never scored.
 - **Thresholds** come from the training classes only; nothing is ever tuned on the class that is judged.
-- **No point adjustment**; every sample counts, those of the reference too unless they are left out of the summary.
+- **No point adjustment**; every sample counts, those of the reference too.
 - **Doubtful labels** are left out of training, and the figures are given with and without them.
 
 A method that fits here needs three things: a name, `train` and `score`.
@@ -13,7 +14,7 @@ A method that fits here needs three things: a name, `train` and `score`.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol
 
@@ -107,10 +108,47 @@ class Method(Protocol):
         """Learn whatever can be learned from these runs alone."""
 
 
-def leave_one_out(runs: Sequence[Run]) -> Iterator[tuple[str, list[Run], list[Run]]]:
-    """Each class with the runs of all others (to train on) and its own (to be judged on)."""
-    for group in dict.fromkeys(run.group for run in runs):
-        yield group, [run for run in runs if run.group != group], [run for run in runs if run.group == group]
+@dataclass(frozen=True, slots=True, eq=False)
+class Fold:
+    """What is learned from, and what is judged."""
+
+    name: str
+    train: list[Run]
+    test: list[Run]
+
+
+def classes(run: Run) -> frozenset[str]:
+    """The classes in a run: two of a compound one, whose group joins them by `+`."""
+    return frozenset(run.group.split("+"))
+
+
+def by_class(runs: Sequence[Run], most: int | None = None) -> list[Fold]:
+    """Folds that leave classes out: one class each, or as many at once as keep the folds at `most`.
+
+    A run in which one class of the fold takes part, beside others, is in neither half.
+    """
+    known = list(dict.fromkeys(run.group for run in runs))
+    many = len(known) if most is None else min(most, len(known))
+    out = []
+    for number in range(many):
+        left = known[number::many]
+        own = frozenset[str]().union(*(group.split("+") for group in left))
+        test = [run for run in runs if run.group in left]
+        out.append(Fold(", ".join(left), [run for run in runs if not classes(run) & own], test))
+    return out
+
+
+def by_system(runs: Sequence[Run]) -> list[Fold]:
+    """Folds that leave one system out each."""
+    known = dict.fromkeys(run.system for run in runs)
+    return [Fold(one, [r for r in runs if r.system != one], [r for r in runs if r.system == one]) for one in known]
+
+
+def donors(run: Run, runs: Sequence[Run]) -> list[Run]:
+    """Of `runs` those that may give a run's examples: others of its class; if all of it is normal, of its system."""
+    if run.labels.any():
+        return [one for one in runs if one.group == run.group and one.name != run.name]
+    return [one for one in runs if one.system == run.system and one.labels.any() and one.name != run.name]
 
 
 def episode(run: Run, source: Source, k: int, seed: int, others: Sequence[Run] = ()) -> Episode:
@@ -121,15 +159,17 @@ def episode(run: Run, source: Source, k: int, seed: int, others: Sequence[Run] =
         source: where the examples come from; with `none`, or k = 0, there are none.
         k: examples of each kind, fewer where a run has fewer.
         seed: of the choice.
-        others: further runs of the same class, of which `other` takes one.
+        others: runs among which `other` finds one of the same class; without one nothing is scored.
     """
     everything = np.ones(len(run.labels), dtype=np.bool_)
     if source == "none" or k == 0:
         return Episode(run, None, everything)
     random = np.random.default_rng([seed, k, zlib.crc32(run.name.encode())])
-    donors = [one for one in others if one.name != run.name]
-    if source == "other" and donors:
-        return Episode(run, support(donors[int(random.integers(len(donors)))], k, random), everything)
+    if source == "other":
+        found = donors(run, others)
+        if not found:
+            return Episode(run, None, ~everything)
+        return Episode(run, support(found[int(random.integers(len(found)))], k, random), everything)
     chosen = support(run, k, random, before=source == "strict", anomalous=source != "normals")
     scored = everything.copy()
     scored[chosen.rows] = False

@@ -1,11 +1,13 @@
-"""What the harness keeps: a file of scores per method, class, kind and number of examples, and seed; and their figures.
+"""What the harness keeps: a file of scores per method, fold, kind and number of examples, and seed; and their figures.
 
-Scores are kept instead of figures, so that a new metric or another mask costs no new run, and pairs can be compared.
+Scores are kept instead of figures, so that a new metric or another mask costs no new run, and methods can be compared
+in pairs. A figure is computed for all bootstrap draws at once: W draws give each of R runs a weight, `[W, R]`; the
+first draw is the data as they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,7 +19,7 @@ from kintsugi_ml.detection import metrics
 from kintsugi_ml.detection.protocol import Run, Source
 
 RESAMPLES: Final = 1000
-"""Of the runs of each class, for the bootstrap's intervals."""
+"""Of the runs of each fold, for the bootstrap's intervals."""
 
 BUDGET: Final = 1.0
 """False alarms per normal hour at which the delay is given."""
@@ -25,20 +27,27 @@ BUDGET: Final = 1.0
 WIDEST_S: Final = 10.0
 """The widest buffer of VUS-PR."""
 
+SLACK_S: Final = 3.0
+"""By so much may an alarm miss an event's edge."""
+
+BINS: Final = 10
+
+_DAY_S: Final = 86_400.0
+
 
 @dataclass(frozen=True, slots=True)
 class Unit:
     """One piece of the evaluation."""
 
     method: str
-    group: str
+    fold: str
     source: Source
     k: int
     seed: int
 
     def file(self, folder: Path) -> Path:
         """Where its scores are kept."""
-        words = [self.method, f"{self.source}-{self.k}-{self.seed}", self.group]
+        words = [self.method, f"{self.source}-{self.k}-{self.seed}", self.fold]
         return folder.joinpath(
             *("".join(c if c.isalnum() or c == "-" else "_" for c in word) for word in words)
         ).with_suffix(".npz")
@@ -82,96 +91,158 @@ class Judgement:
     labels: Bools
     flags: Bools
     interval: float
+    group: str
 
 
-Figure = Callable[[Sequence[Judgement]], float]
-"""A number from the runs of one class."""
+def judgements(kept: Kept, runs: Sequence[Run], *, masked: bool) -> list[Judgement]:
+    """A unit's runs that have anything to score, without doubtful samples if `masked`."""
+    out = []
+    for scores, scored, threshold, run in zip(kept.scores, kept.scored, kept.thresholds, runs, strict=True):
+        counts = scored & ~run.doubtful if masked else scored
+        flags = scores >= threshold
+        out.append(Judgement(scores[counts], run.labels[counts], flags[counts], run.interval, run.group))
+    return out
 
 
-def _precision(runs: Sequence[Judgement]) -> float:
-    return metrics.average_precision(np.concatenate([r.scores for r in runs]), np.concatenate([r.labels for r in runs]))
+Figure = Callable[[Sequence[Judgement], Floats], Floats]
+"""A number per draw `[W]` from the R runs of a fold and their weights `[W, R]`; NaN where there is none."""
 
 
-def _f1(runs: Sequence[Judgement]) -> float:
-    return metrics.f1(np.concatenate([r.flags for r in runs]), np.concatenate([r.labels for r in runs]))
+def precision(runs: Sequence[Judgement], weights: Floats) -> Floats:
+    """Average precision over all samples of the fold; ties are one step."""
+    scores, labels, which = _joined(runs)
+    order = np.argsort(-scores, kind="stable")
+    of_sample = weights[:, which[order]]
+    ends = np.flatnonzero(np.diff(scores[order], append=np.nan) != 0)
+    hits = np.cumsum(of_sample * labels[order], axis=1)[:, ends]
+    raised = np.cumsum(of_sample, axis=1)[:, ends]
+    steps = np.diff(hits, prepend=0.0, axis=1)
+    return _ratio((steps * _ratio(hits, raised, 0.0)).sum(axis=1), hits[:, -1] if len(ends) else np.zeros(len(weights)))
 
 
-def _vus(runs: Sequence[Judgement]) -> float:
-    found = [metrics.vus_pr(r.scores, r.labels, round(WIDEST_S / r.interval)) for r in runs if r.labels.any()]
-    return float(np.mean(found)) if found else float("nan")
+def f1(runs: Sequence[Judgement], weights: Floats) -> Floats:
+    """F1 per sample at the method's own threshold."""
+    counts = [(np.count_nonzero(r.flags & r.labels), np.count_nonzero(r.flags != r.labels)) for r in runs]
+    right, wrong = (weights @ np.array(counts, dtype=np.float64)).T
+    return _ratio(2 * right, 2 * right + wrong)
 
 
-def _event_f1(runs: Sequence[Judgement]) -> float:
-    return metrics.event_f1([r.flags for r in runs], [r.labels for r in runs], slack=round(3 / runs[0].interval))
+def volume(runs: Sequence[Judgement], weights: Floats) -> Floats:
+    """VUS-PR, averaged over the runs that have an event."""
+    with_event = [r.labels.any() for r in runs]
+    found = [metrics.vus_pr(r.scores, r.labels, round(WIDEST_S / r.interval)) if r.labels.any() else 0.0 for r in runs]
+    return _ratio(weights @ np.array(found), weights @ np.array(with_event, dtype=np.float64))
 
 
-def _false_alarms(runs: Sequence[Judgement]) -> float:
-    return metrics.false_alarms([r.flags for r in runs], [r.labels for r in runs], runs[0].interval)
+def event_f1(runs: Sequence[Judgement], weights: Floats) -> Floats:
+    """F1 over events."""
+    counts = [metrics.event_counts(r.flags, r.labels, round(SLACK_S / r.interval)) for r in runs]
+    found, events, true, alarms = (weights @ np.array(counts, dtype=np.float64)).T
+    recall, exact = _ratio(found, events), _ratio(true, alarms, 0.0)
+    return np.where(np.isnan(recall), np.nan, _ratio(2 * recall * exact, recall + exact, 0.0))
 
 
-def _delay(runs: Sequence[Judgement]) -> float:
-    """The median delay at the budget's own threshold: what the scores could do, not what the threshold does."""
+def false_alarms(runs: Sequence[Judgement], weights: Floats) -> Floats:
+    """Alarms that touch no event, per normal hour."""
+    counts = [(metrics.false_count(r.flags, r.labels), np.count_nonzero(~r.labels) * r.interval / 3600) for r in runs]
+    wrong, hours = (weights @ np.array(counts, dtype=np.float64)).T
+    return _ratio(wrong, hours)
+
+
+def delay(runs: Sequence[Judgement], weights: Floats) -> Floats:
+    """The median delay in seconds at the budget's own threshold: what the scores could do, not the threshold."""
     scores, labels = [r.scores for r in runs], [r.labels for r in runs]
     threshold = metrics.threshold_for(scores, labels, BUDGET, runs[0].interval)
-    found = metrics.delays([one >= threshold for one in scores], labels, runs[0].interval)
-    return float(np.median(found)) if len(found) else float("nan")
+    late = [
+        metrics.delays([one >= threshold], [truth], runs[0].interval) for one, truth in zip(scores, labels, strict=True)
+    ]
+    flat = np.concatenate(late)
+    if not len(flat):
+        return np.full(len(weights), np.nan)
+    order = np.argsort(flat)
+    reached = np.cumsum(weights[:, np.repeat(np.arange(len(runs)), [len(one) for one in late])[order]], axis=1)
+    place = (reached >= reached[:, -1:] / 2).argmax(axis=1)
+    return np.where(reached[:, -1] > 0, flat[order][place], np.nan)
 
 
-def _calibration(runs: Sequence[Judgement]) -> float:
-    scores, labels = np.concatenate([r.scores for r in runs]), np.concatenate([r.labels for r in runs])
-    return metrics.calibration_error(np.clip(scores, 0, 1), labels)
+def calibration(runs: Sequence[Judgement], weights: Floats) -> Floats:
+    """Expected calibration error over bins of equal width."""
+    said, seen = np.zeros((len(runs), BINS)), np.zeros((len(runs), BINS))
+    for index, run in enumerate(runs):
+        probabilities = np.clip(run.scores, 0, 1)
+        bins = np.minimum((probabilities * BINS).astype(np.int64), BINS - 1)
+        said[index] = np.bincount(bins, weights=probabilities, minlength=BINS)
+        seen[index] = np.bincount(bins, weights=run.labels.astype(np.float64), minlength=BINS)
+    many = np.array([len(run.scores) for run in runs], dtype=np.float64)
+    return _ratio(np.abs(weights @ (said - seen)).sum(axis=1), weights @ many)
 
 
 FIGURES: Final[Mapping[str, Figure]] = {
-    "AP": _precision,
-    "F1": _f1,
-    "VUS-PR": _vus,
-    "event F1": _event_f1,
-    "false alarms per hour": _false_alarms,
-    "delay": _delay,
-    "ECE": _calibration,
+    "AP": precision,
+    "F1": f1,
+    "VUS-PR": volume,
+    "event F1": event_f1,
+    "false alarms per hour": false_alarms,
+    "delay": delay,
+    "ECE": calibration,
 }
 
 
-def judgements(kept: Kept, runs: Sequence[Run], *, masked: bool, reference: bool) -> list[Judgement]:
-    """A unit's runs, without doubtful samples if `masked`, and with those of the references only if `reference`."""
-    out = []
-    for scores, scored, threshold, run in zip(kept.scores, kept.scored, kept.thresholds, runs, strict=True):
-        counts = scored & ~run.doubtful if masked else scored.copy()
-        if not reference:
-            counts[: run.reference] = False
-        flags = scores >= threshold
-        out.append(Judgement(scores[counts], run.labels[counts], flags[counts], run.interval))
-    return out
+def base_rate(runs: Sequence[Judgement]) -> float:
+    """The share of samples that are anomalous: what a score that says nothing has as AP."""
+    return float(np.mean(np.concatenate([r.labels for r in runs])))
+
+
+def harmless(runs: Sequence[Judgement]) -> tuple[int, float]:
+    """False alarms in the runs in which all is normal, and how many hours these are."""
+    calm = [r for r in runs if not r.labels.any()]
+    wrong = sum(metrics.false_count(r.flags, r.labels) for r in calm)
+    return wrong, sum(len(r.labels) * r.interval for r in calm) / 3600
+
+
+def most_per_day(count: int, hours: float) -> float:
+    """The 95 % upper bound of a rate per day, of which `count` were seen in so many hours (Poisson, exact)."""
+    from scipy.stats import chi2
+
+    return float(chi2.ppf(0.95, 2 * count + 2) / 2 / (hours * 3600 / _DAY_S)) if hours else float("nan")
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean and its 95 % bootstrap interval."""
+    """A mean and its 95 % bootstrap interval; None where the data give none."""
 
-    mean: float
-    low: float
-    high: float
-
-
-def interval(draws: Sequence[float], mean: float) -> Interval:
-    """The interval of a figure from its bootstrap draws."""
-    known = np.array([draw for draw in draws if np.isfinite(draw)])
-    if not len(known):
-        return Interval(mean, float("nan"), float("nan"))
-    return Interval(mean, float(np.quantile(known, 0.025)), float(np.quantile(known, 0.975)))
+    mean: float | None
+    low: float | None
+    high: float | None
 
 
-def over_classes(
-    units: Iterable[tuple[str, Sequence[Judgement]]], figure: Figure, picks: Mapping[str, Sequence[int]] | None = None
-) -> float:
-    """The mean over classes (and seeds) of a figure; `picks` names the runs of each class that a draw uses."""
-    found = [figure(list(runs) if picks is None else [runs[index] for index in picks[group]]) for group, runs in units]
-    finite = [one for one in found if np.isfinite(one)]
-    return float(np.mean(finite)) if finite else float("nan")
+def interval(draws: Floats) -> Interval:
+    """From a figure's draws `[W]`, of which the first is the figure itself."""
+    known = draws[1:][np.isfinite(draws[1:])]
+    low, high = np.quantile(known, (0.025, 0.975)) if len(known) else (np.nan, np.nan)
+    return Interval(*(round(float(one), 4) if np.isfinite(one) else None for one in (draws[0], low, high)))
 
 
-def resamples(sizes: Mapping[str, int], count: int = RESAMPLES, seed: int = 0) -> list[dict[str, list[int]]]:
-    """Bootstrap draws of each class's runs; the same for every method, so that differences are paired."""
+def mean(parts: Sequence[Floats]) -> Floats:
+    """The mean `[W]` over folds and seeds of a figure's draws, of those that have one."""
+    stacked = np.stack(parts)
+    known = np.isfinite(stacked)
+    return _ratio(np.where(known, stacked, 0.0).sum(axis=0), known.sum(axis=0).astype(np.float64))
+
+
+def resamples(sizes: Mapping[str, int], count: int = RESAMPLES, seed: int = 0) -> dict[str, Floats]:
+    """Each fold's bootstrap weights `[1 + count, R]`; the same for every method, so that differences are paired."""
     random = np.random.default_rng(seed)
-    return [{group: random.integers(size, size=size).tolist() for group, size in sizes.items()} for _ in range(count)]
+    return {
+        fold: np.concatenate([np.ones((1, size)), random.multinomial(size, np.full(size, 1 / size), size=count)])
+        for fold, size in sizes.items()
+    }
+
+
+def _joined(runs: Sequence[Judgement]) -> tuple[Floats, Bools, np.ndarray[tuple[int], np.dtype[np.int64]]]:
+    which = np.repeat(np.arange(len(runs)), [len(run.scores) for run in runs])
+    return np.concatenate([run.scores for run in runs]), np.concatenate([run.labels for run in runs]), which
+
+
+def _ratio(one: Floats, other: Floats, nothing: float = np.nan) -> Floats:
+    return np.divide(one, other, out=np.full(np.shape(one), nothing), where=other > 0)

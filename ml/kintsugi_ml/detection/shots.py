@@ -41,13 +41,13 @@ def examples_of(chosen: Episode, logits: Mapping[str, Floats]) -> Examples | Non
 def decide_labelled(runs: Sequence[Run], logits: Mapping[str, Floats], seed: int) -> Decision:
     """Calibration and threshold with anomalous examples, from runs and their cross-fitted logits by name."""
     scores, labels = [], []
-    for chosen, examples in _episodes(runs, logits, seed, ("same", "other")):
+    for chosen, examples in episodes(runs, logits, seed, ("same", "other")):
         seen = whole(chosen.run)
         blended = blend(logits[chosen.run.name], seen.points, seen.anchors, examples, chosen.run.interval)
-        kept = _counting(chosen)
+        kept = counting(chosen)
         scores.append(blended[kept])
         labels.append(chosen.run.labels[kept])
-    return _decide(np.concatenate(scores), np.concatenate(labels))
+    return decide(np.concatenate(scores), np.concatenate(labels))
 
 
 def train_familiar(runs: Sequence[Run], logits: Mapping[str, Floats], seed: int) -> Step:
@@ -55,12 +55,12 @@ def train_familiar(runs: Sequence[Run], logits: Mapping[str, Floats], seed: int)
     random = np.random.default_rng(seed)
     folds = {group: index % 2 for index, group in enumerate(dict.fromkeys(run.group for run in runs))}
     rows, truth, half = [], [], []
-    for chosen, examples in _episodes(runs, logits, seed, ("normals",)):
+    for chosen, examples in episodes(runs, logits, seed, ("normals",)):
         seen, own = whole(chosen.run), logits[chosen.run.name]
         if random.random() < SPOILT:
             faith, off = random.uniform(0, 1), random.normal(0, NOISE)
             own, examples = own * faith + off, replace(examples, logits=examples.logits * faith + off)
-        kept = _counting(chosen)
+        kept = counting(chosen)
         rows.append(familiar_inputs(own, seen.points, seen.anchors, examples)[kept])
         truth.append(chosen.run.labels[kept])
         half.append(np.full(int(kept.sum()), folds[chosen.run.group]))
@@ -68,30 +68,31 @@ def train_familiar(runs: Sequence[Run], logits: Mapping[str, Floats], seed: int)
     scores = np.empty(len(labels))
     for one in (0, 1):
         scores[fold == one] = _small(inputs[fold != one], labels[fold != one], seed).logits(inputs[fold == one])
-    return Step(_small(inputs, labels, seed), _decide(scores, labels))
+    return Step(_small(inputs, labels, seed), decide(scores, labels))
 
 
-def _episodes(
+def episodes(
     runs: Sequence[Run], logits: Mapping[str, Floats], seed: int, sources: Sequence[Source]
 ) -> Iterator[tuple[Episode, Examples]]:
     """Every run with every kind and number of examples."""
     for run in runs:
-        siblings = [one for one in runs if one.group == run.group]
         for source in sources:
             for k in SHOTS:
-                chosen = episode(run, source, k, seed, siblings)
+                chosen = episode(run, source, k, seed, runs)
                 examples = examples_of(chosen, logits)
                 if examples is not None and len(examples) and (source == "normals" or examples.labels.any()):
                     yield chosen, examples
 
 
-def _counting(chosen: Episode) -> Bools:
+def counting(chosen: Episode) -> Bools:
+    """Which samples `[T]` of an episode say how good a score is: not the reference's, and no doubtful one."""
     kept = chosen.scored & ~chosen.run.doubtful
     kept[: chosen.run.reference] = False
     return kept
 
 
-def _decide(scores: Floats, labels: Bools) -> Decision:
+def decide(scores: Floats, labels: Bools) -> Decision:
+    """Calibration and the best threshold for scores `[N]` of the training classes."""
     calibration = fit(scores, labels)
     return Decision(calibration, best_threshold(calibration.probability(scores), labels))
 

@@ -1,26 +1,29 @@
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from kintsugi_ml.detection import evaluate
+from kintsugi_ml.detection import evaluate, summary
 from kintsugi_ml.detection.baselines import boosted, classical, unlearned
 from kintsugi_ml.detection.baselines.common import Fixed
-from kintsugi_ml.detection.protocol import Episode, Judged, Method, Run, episode
-from kintsugi_ml.detection.results import Kept, Unit, interval, judgements, read
+from kintsugi_ml.detection.protocol import Episode, Judged, Method, Run, by_class, episode
+from kintsugi_ml.detection.results import Kept, Unit, judgements, read
+from kintsugi_ml.detection.trials import SETS, TRIALS
 
 
 class Truth:
     """Knows the answer, but for a share of noise; counts how often it is trained."""
 
-    name = "the truth"
     uses_examples = True
     probabilities = True
 
-    def __init__(self, noise: float = 0.0) -> None:
+    def __init__(self, noise: float = 0.0, name: str = "the truth") -> None:
         self.trained = 0
         self.noise = noise
+        self.name = name
 
     def train(self, runs: Sequence[Run], seed: int) -> "Truth":
         self.trained += 1
@@ -31,39 +34,58 @@ class Truth:
         return Judged(episode.run.labels + self.noise * random.standard_normal(len(episode.run.labels)), 0.5)
 
 
-def going(folder: Path, runs: list[Run], method: Method, groups: Sequence[str] = ()) -> list[str]:
+def going(folder: Path, runs: list[Run], method: Method, seeds: Sequence[int] = (0,)) -> list[str]:
     said: list[str] = []
-    evaluate.run(runs, [method], groups, [0], folder, said.append)
+    evaluate.run(by_class(runs), [method], seeds, folder, said.append, ("same", "other"))
     return said
 
 
 def test_what_was_scored_once_is_not_scored_again(tmp_path: Path, toy_runs: list[Run]) -> None:
     truth = Truth()
-    going(tmp_path, toy_runs, truth, ["lock"])
+    folds = by_class(toy_runs)
+    evaluate.run(folds[:1], [truth], [0], tmp_path, str, ("same", "other"))
     assert truth.trained == 1
     assert len(going(tmp_path, toy_runs, truth)) == 2
     assert truth.trained == 3
     assert going(tmp_path, toy_runs, truth) == []
 
 
+def told(folder: Path, runs: list[Run], *others: str) -> dict[str, Any]:
+    return summary.document(folder, {"dbsherlock": by_class(runs)}, ["the truth", *others], "the truth", 1, 20)
+
+
 def test_the_truth_has_perfect_figures_and_noise_has_not(tmp_path: Path, toy_runs: list[Run]) -> None:
-    for folder, method in ((tmp_path / "a", Truth()), (tmp_path / "b", Truth(noise=0.5))):
-        going(folder, toy_runs, method)
-    perfect = evaluate.summary(toy_runs, [Truth()], [0], tmp_path / "a", 20)["the truth"]["k5 same"]["raw"]
-    noisy = evaluate.summary(toy_runs, [Truth()], [0], tmp_path / "b", 20)["the truth"]["k5 same"]["raw"]
-    assert perfect["AP"]["mean"] == perfect["F1"]["mean"] == perfect["event F1"]["mean"] == 1
+    for method in (Truth(), Truth(noise=0.5, name="noise")):
+        going(tmp_path / "dbsherlock", toy_runs, method)
+    found = told(tmp_path, toy_runs, "noise", "never run")
+    perfect, noisy = found["dbsherlock raw"]["k5"], found["baselines"]["noise"]["dbsherlock raw"]["k5"]
+    assert perfect["AP"] == perfect["F1"] == perfect["event F1"] == {"mean": 1.0, "low": 1.0, "high": 1.0}
     assert perfect["delay"]["mean"] == perfect["false alarms per hour"]["mean"] == 0
     assert noisy["AP"]["low"] <= noisy["AP"]["mean"] <= noisy["AP"]["high"] < 1
+    assert found["differences"]["noise"]["dbsherlock raw"]["k5"]["AP"]["low"] > 0
+    assert set(found["classes"]["dbsherlock raw"]["k0"]) == {"lock", "disk", "cpu"}
+    assert "never run" not in found["baselines"]
+    assert "lab unseen class" not in found
+    json.dumps(found, allow_nan=False)
+
+
+def test_a_method_that_was_not_run_on_every_fold_has_no_figures(tmp_path: Path, toy_runs: list[Run]) -> None:
+    evaluate.run(by_class(toy_runs)[:2], [Truth()], [0], tmp_path / "dbsherlock", str, ("same",))
+    assert "dbsherlock raw" not in told(tmp_path, toy_runs)
+
+
+def test_every_set_names_a_trial_that_draws_examples_from_there() -> None:
+    sources = {trial.name: trial.sources for trial in TRIALS}
+    assert all(one.source in sources[one.trial] for one in SETS)
 
 
 def test_doubtful_samples_and_examples_do_not_count(a_run: Callable[..., Run]) -> None:
     run = a_run()
     run.doubtful[30:40] = True
     kept = Kept((np.zeros(100),), (episode(run, "same", 5, 0).scored,), np.array([0.5]))
-    (masked,) = judgements(kept, [run], masked=True, reference=True)
-    (raw,) = judgements(kept, [run], masked=False, reference=False)
-    assert len(raw.labels) == 100 - 10 - 25
-    assert len(masked.labels) <= 100 - 10 - 10 + 5
+    (masked,), (raw,) = (judgements(kept, [run], masked=masked) for masked in (True, False))
+    assert len(raw.labels) == 100 - 10
+    assert len(masked.labels) == 100 - 10 - 10
 
 
 def test_scores_survive_the_file(tmp_path: Path) -> None:
@@ -72,11 +94,6 @@ def test_scores_survive_the_file(tmp_path: Path) -> None:
     again = read(file)
     assert [one.tolist() for one in again.scores] == [[0.5, 1.0], [2.0]]
     assert [one.tolist() for one in again.scored] == [[True, False], [True]]
-
-
-def test_an_interval_leaves_out_draws_that_had_no_figure() -> None:
-    found = interval([0.4, float("nan"), 0.6], 0.5)
-    assert (found.mean, found.low, found.high) == pytest.approx((0.5, 0.405, 0.595))
 
 
 @pytest.mark.parametrize("method", [*unlearned.METHODS, *classical.METHODS], ids=lambda method: method.name)

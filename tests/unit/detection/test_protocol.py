@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kintsugi_ml.detection.protocol import Run, episode, every, leave_one_out
+from kintsugi_ml.detection.protocol import Run, by_class, by_system, episode, every
 from kintsugi_ml.detection.shots import decide_labelled
 from kintsugi_ml.detection.training import copies, crossfit, rows, see
 
@@ -12,10 +12,42 @@ ARun = Callable[..., Run]
 
 
 def test_a_class_is_judged_by_what_never_saw_it(toy_runs: list[Run]) -> None:
-    for group, others, own in leave_one_out(toy_runs):
-        assert {run.group for run in own} == {group}
-        assert group not in {run.group for run in others}
-        assert len(own) + len(others) == len(toy_runs)
+    for fold in by_class(toy_runs):
+        assert {run.group for run in fold.test} == {fold.name}
+        assert fold.name not in {run.group for run in fold.train}
+        assert len(fold.test) + len(fold.train) == len(toy_runs)
+
+
+def test_several_classes_left_out_at_once_still_leave_out_each_once(toy_runs: list[Run]) -> None:
+    folds = by_class(toy_runs, 2)
+    assert [fold.name for fold in folds] == ["lock, cpu", "disk"]
+    assert sorted(run.name for fold in folds for run in fold.test) == sorted(run.name for run in toy_runs)
+
+
+def test_a_compound_run_is_not_learned_from_where_one_of_its_classes_is_judged(a_run: ARun) -> None:
+    runs = [a_run("0", "lock"), a_run("1", "disk"), a_run("2", "lock+disk"), a_run("3", "cpu")]
+    trained = {fold.name: [run.name for run in fold.train] for fold in by_class(runs)}
+    assert trained == {"lock": ["1", "3"], "disk": ["0", "3"], "lock+disk": ["3"], "cpu": ["0", "1", "2"]}
+
+
+def test_a_system_left_out_is_only_judged(toy_runs: list[Run]) -> None:
+    runs = [replace(run, system=str(index % 2)) for index, run in enumerate(toy_runs)]
+    for fold in by_system(runs):
+        assert {run.system for run in fold.test} == {fold.name}
+        assert fold.name not in {run.system for run in fold.train}
+
+
+def test_examples_for_a_normal_run_come_from_a_fault_on_the_same_system(a_run: ARun) -> None:
+    calm = replace(a_run("calm", "null"), labels=np.zeros(100, dtype=np.bool_))
+    fault, elsewhere = a_run("fault", "lock"), replace(a_run("elsewhere", "lock"), system="another")
+    chosen = episode(calm, "other", 5, 0, [elsewhere, fault, calm])
+    assert chosen.support is not None
+    assert chosen.support.run is fault
+    assert chosen.scored.all()
+
+
+def test_without_another_run_of_its_class_nothing_of_a_run_is_scored(a_run: ARun) -> None:
+    assert not episode(a_run(), "other", 5, 0, [a_run()]).scored.any()
 
 
 def test_examples_of_the_same_run_are_its_first_anomalous_samples_and_are_not_scored(a_run: ARun) -> None:

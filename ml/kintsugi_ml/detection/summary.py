@@ -1,0 +1,147 @@
+"""From kept scores to docs/results/detection.json.
+
+    {"made": {"commit", "command", "seeds", "draws", "shipped"},
+     SET: {"k0" | "k1" | "k5" | "k10": {METRIC: {"mean", "low", "high"}}},      of the shipped detector
+     "baselines": {NAME: {SET: …}},                                             the same of every other
+     "differences": {NAME: {SET: {k: {METRIC: …}}}},                            shipped less the other, paired
+     "classes": {SET: {k: {CLASS: AP}}}, "reliability": {SET: {k: [[said, seen, samples], …]}}}
+
+A mean is over folds and seeds; the interval is the 95 % bootstrap over the runs of each fold. null: the data give none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from kintsugi.domain.frame import Floats
+from kintsugi_ml.detection import metrics, results
+from kintsugi_ml.detection.protocol import Fold
+from kintsugi_ml.detection.results import Judgement, Unit, judgements
+from kintsugi_ml.detection.trials import SETS, Set
+
+SHOTS: Final = (0, 1, 5, 10)
+COMPARED: Final = ("AP", "F1", "event F1")
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Of one method, set and k: each figure's draws `[W]`, and what else is told."""
+
+    draws: Mapping[str, Floats]
+    units: Sequence[tuple[str, Sequence[Judgement]]]
+
+
+def document(
+    folder: Path, folds: Mapping[str, Sequence[Fold]], names: Sequence[str], shipped: str, seeds: int, draws: int
+) -> dict[str, Any]:
+    """Everything but `made`, of what is there; `folds` by trial, `names` the methods."""
+    out: dict[str, Any] = {"baselines": {}, "differences": {}, "classes": {}, "reliability": {}}
+    for one in SETS:
+        if one.trial not in folds:
+            continue
+        known = folds[one.trial]
+        weights = results.resamples({fold.name: len(fold.test) for fold in known}, draws)
+        for k in SHOTS:
+            found = {
+                name: figures
+                for name in names
+                if (figures := _figures(folder / one.trial, known, one, name, k, seeds, weights)) is not None
+            }
+            _tell(out, one.name, f"k{k}", found, shipped)
+    return out
+
+
+def _tell(out: dict[str, Any], name: str, k: str, found: Mapping[str, Figures], shipped: str) -> None:
+    for method, figures in found.items():
+        place = out if method == shipped else out["baselines"].setdefault(method, {})
+        place.setdefault(name, {})[k] = _numbers(figures)
+        if method != shipped and shipped in found:
+            ours = found[shipped].draws
+            apart = {metric: asdict(results.interval(ours[metric] - figures.draws[metric])) for metric in COMPARED}
+            out["differences"].setdefault(method, {}).setdefault(name, {})[k] = apart
+    if shipped in found:
+        out["classes"].setdefault(name, {})[k] = _per_class(found[shipped].units)
+        out["reliability"].setdefault(name, {})[k] = _reliability(found[shipped].units)
+
+
+def _figures(
+    folder: Path, folds: Sequence[Fold], one: Set, name: str, k: int, seeds: int, weights: Mapping[str, Floats]
+) -> Figures | None:
+    """None unless every fold is there; a method that uses no examples has the same figures for every k."""
+    units = []
+    for fold in folds:
+        for seed in range(seeds):
+            files = [
+                Unit(name, fold.name, "none" if k == 0 else one.source, k, seed).file(folder),
+                Unit(name, fold.name, "none", 0, seed).file(folder),
+            ]
+            file = next((file for file in files if file.exists()), None)
+            if file is not None:
+                kept = results.read(file)
+                units.append((fold.name, judgements(kept, fold.test, masked=one.masked)))
+    if {fold for fold, _ in units} != {fold.name for fold in folds}:
+        return None
+    draws = {
+        metric: results.mean([figure(judged, weights[fold]) for fold, judged in units])
+        for metric, figure in results.FIGURES.items()
+    }
+    return Figures(draws, units)
+
+
+def _numbers(figures: Figures) -> dict[str, Any]:
+    out: dict[str, Any] = {metric: asdict(results.interval(draws)) for metric, draws in figures.draws.items()}
+    base = float(np.mean([results.base_rate(judged) for _, judged in figures.units]))
+    out["base rate"] = {"mean": round(base, 4), "low": None, "high": None}
+    counts = [results.harmless(judged) for _, judged in figures.units]
+    hours = sum(one for _, one in counts)
+    if hours:
+        seeds = len(figures.units) / len({fold for fold, _ in figures.units})
+        alarms, clean = sum(one for one, _ in counts) / seeds, hours / seeds
+        most = results.most_per_day(round(alarms), clean)
+        out["false alarms per day, harmless"] = {
+            "mean": round(alarms * 24 / clean, 2),
+            "low": 0.0,
+            "high": round(most, 2),
+        }
+        out["harmless hours"] = {"mean": round(clean, 2), "low": None, "high": None}
+    return out
+
+
+def _per_class(units: Sequence[tuple[str, Sequence[Judgement]]]) -> dict[str, float]:
+    """AP of each class' runs, with the normal samples of these runs only; averaged over the seeds."""
+    found: dict[str, list[float]] = {}
+    for _, judged in units:
+        for group in dict.fromkeys(one.group for one in judged if one.labels.any()):
+            own = [one for one in judged if one.group == group]
+            found.setdefault(group, []).append(float(results.precision(own, np.ones((1, len(own))))[0]))
+    return {group: round(float(np.mean(values)), 4) for group, values in found.items()}
+
+
+def _reliability(units: Sequence[tuple[str, Sequence[Judgement]]]) -> list[list[float]]:
+    every = [one for _, judged in units for one in judged]
+    scores, labels = np.concatenate([one.scores for one in every]), np.concatenate([one.labels for one in every])
+    return [[round(said, 4), round(seen, 4), many] for said, seen, many in metrics.reliability(scores, labels)]
+
+
+def table(found: Mapping[str, Any]) -> list[str]:
+    """A line per set and method: AP and F1 for each k."""
+    out = []
+    for name in found["classes"]:
+        out.append(name)
+        rows = {"shipped": found[name]} | {
+            method: sets[name] for method, sets in found["baselines"].items() if name in sets
+        }
+        for method, shots in rows.items():
+            cells = [f"{k} {_cell(shots[k], 'AP')} / {_cell(shots[k], 'F1')}" for k in shots]
+            out.append(f"  {method:36} " + "   ".join(cells))
+    return out
+
+
+def _cell(figures: Mapping[str, Any], metric: str) -> str:
+    mean = figures[metric]["mean"]
+    return " – " if mean is None else f"{mean:.3f}"

@@ -1,0 +1,94 @@
+"""What is evaluated on what: the data of each trial, its folds, and the sets that docs/results/detection.json names.
+
+Three trials on DBSherlock (as recorded, and as a scrape every 5 s sees it) and on the lab (classes left out, workloads
+left out). In those on the lab DBSherlock is learned from as well: another engine, other signals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from kintsugi_ml.detection import dbsherlock, lab_v1
+from kintsugi_ml.detection.protocol import Fold, Run, Source, by_class, by_system, every
+
+MOST_FOLDS: Final = 6
+"""Folds in which the lab's classes are left out, several at once: there are three dozen with the harmless ones."""
+
+SLOW_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Where the data sets lie."""
+
+    dbsherlock: Path
+    lab: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Data with their folds, which `folds` reads, and where examples come from."""
+
+    name: str
+    folds: Callable[[Data], list[Fold]]
+    sources: tuple[Source, ...]
+
+
+def _dbsherlock(data: Data) -> list[Fold]:
+    return by_class(dbsherlock.load(data.dbsherlock))
+
+
+def _slow(data: Data) -> list[Fold]:
+    return by_class([every(run, SLOW_S) for run in dbsherlock.load(data.dbsherlock)])
+
+
+def _unseen_class(data: Data) -> list[Fold]:
+    return _with(dbsherlock.load(data.dbsherlock), by_class(lab_v1.load(data.lab), MOST_FOLDS))
+
+
+def _unseen_workload(data: Data) -> list[Fold]:
+    return _with(dbsherlock.load(data.dbsherlock), by_system(lab_v1.load(data.lab)))
+
+
+def _with(more: list[Run], folds: Sequence[Fold]) -> list[Fold]:
+    return [Fold(fold.name, [*fold.train, *more], fold.test) for fold in folds]
+
+
+TRIALS: Final = (
+    Trial("dbsherlock", _dbsherlock, ("same", "other", "strict", "normals")),
+    Trial("dbsherlock-5s", _slow, ("same",)),
+    Trial("lab-class", _unseen_class, ("same", "other")),
+    Trial("lab-workload", _unseen_workload, ("same", "other")),
+)
+
+
+STATISTICAL: Final = "the operator's statistical detector"
+"""Scored by tests/bench/statistical.py on the lab's trials: this package knows nothing of the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Set:
+    """What a name in the results means: a trial, whether doubtful samples count, and where the examples came from."""
+
+    name: str
+    trial: str
+    masked: bool
+    source: Source
+
+
+SETS: Final = (
+    Set("dbsherlock raw", "dbsherlock", False, "same"),
+    Set("dbsherlock masked", "dbsherlock", True, "same"),
+    Set("dbsherlock raw, other run", "dbsherlock", False, "other"),
+    Set("dbsherlock masked, other run", "dbsherlock", True, "other"),
+    Set("dbsherlock masked, only what follows the examples", "dbsherlock", True, "strict"),
+    Set("dbsherlock masked, normal examples only", "dbsherlock", True, "normals"),
+    Set("dbsherlock 5 s", "dbsherlock-5s", True, "same"),
+    Set("lab unseen class", "lab-class", True, "same"),
+    Set("lab unseen class, other run", "lab-class", True, "other"),
+    Set("lab unseen workload", "lab-workload", True, "same"),
+    Set("lab unseen workload, other run", "lab-workload", True, "other"),
+)
