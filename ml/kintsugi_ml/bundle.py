@@ -2,6 +2,7 @@
 
     bundles/shipped/manifest.json   what it is: format, version, what it was trained on, each file with its SHA-256
     bundles/shipped/detection.npz   the detector's weights
+    bundles/shipped/diagnosis.npz   what fault classes look like; a bundle may lack it
 
     BundleError
     ├── BundleMissingError   there is no bundle, or a file of it is gone
@@ -23,6 +24,7 @@ from typing import ClassVar, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from kintsugi_ml.detection import diagnose
 from kintsugi_ml.detection import model as detection
 from kintsugi_ml.detection.errors import ModelError
 
@@ -31,6 +33,7 @@ FORMAT: Final = 1
 
 MANIFEST: Final = "manifest.json"
 DETECTION: Final = "detection.npz"
+DIAGNOSIS: Final = "diagnosis.npz"
 SHIPPED: Final = Path(__file__).parent / "bundles" / "shipped"
 
 MOST_BYTES: Final = 512 * 1024 * 1024
@@ -92,10 +95,11 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """What was read and found in order."""
+    """What was read and found in order; without a `diagnosis`, every fault is of an unknown class."""
 
     manifest: Manifest
     detection: detection.Model
+    diagnosis: diagnose.Diagnosis | None
 
     @property
     def name(self) -> str:
@@ -131,10 +135,11 @@ def read(directory: Path = SHIPPED) -> Bundle:
         _check(directory, name, part)
     try:
         model = detection.load(directory / DETECTION)
+        classes = diagnose.load(directory / DIAGNOSIS) if DIAGNOSIS in manifest.files else None
     except ModelError as error:
         # Its bytes are those that the manifest names: it is whole, but for another version of the detector.
         raise BundleVersionError(f"the bundle in {directory} does not fit this version of Kintsugi: {error}") from error
-    return Bundle(manifest, model)
+    return Bundle(manifest, model, classes)
 
 
 def _manifest(directory: Path) -> Manifest:
@@ -199,14 +204,17 @@ def _first(error: ValidationError) -> str:
 
 
 def make(version: str, directory: Path = SHIPPED) -> Manifest:
-    """Make the shipped bundle from the weights in the package.
+    """Make the shipped bundle from the weights in the package; those of the diagnosis where there are some.
 
     Raises:
         ModelError: these weights can't be used.
     """
-    model = detection.load()
-    files = {DETECTION: detection.SHIPPED.read_bytes()}
-    return write(directory, files, version=version, trained_on=model.trained_on)
+    files, trained_on = {DETECTION: detection.SHIPPED.read_bytes()}, detection.load().trained_on
+    classes = detection.SHIPPED.with_name(DIAGNOSIS)
+    if classes.exists():
+        files[DIAGNOSIS] = classes.read_bytes()
+        trained_on += f"; classes: {diagnose.load(classes).trained_on}"
+    return write(directory, files, version=version, trained_on=trained_on)
 
 
 if __name__ == "__main__":

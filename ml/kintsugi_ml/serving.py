@@ -15,15 +15,20 @@ import numpy as np
 
 from kintsugi.domain.frame import Bools, Floats
 from kintsugi_ml import bundle
-from kintsugi_ml.detection.detector import MOST_EXAMPLES, Detector, Watch
+from kintsugi_ml.detection.detector import Detector, Watch
+from kintsugi_ml.detection.diagnose import UNKNOWN
 from kintsugi_ml.detection.errors import DetectionError
 from kintsugi_ml.detection.features import Reference
 from kintsugi_ml.detection.normal import Normal
 from kintsugi_ml.detection.relation import Anchors
 from kintsugi_ml.detection.stack import Examples
+from kintsugi_ml.detection.tokens import LONG_S, samples
 
 LEAST_ROWS: Final = 3
 """Of each example, however many there are: fewer can't be told from a spike."""
+
+MOST_ROWS: Final = 60
+"""Of all examples of a kind together: the regression over them is the dearest part of a cycle with examples."""
 
 Arrays = TypeVar("Arrays", Normal, Anchors)
 
@@ -32,8 +37,8 @@ Arrays = TypeVar("Arrays", Normal, Anchors)
 class Scored:
     """What is said of D databases' T samples of S signals.
 
-    `probability` `[D, T]` is calibrated, never NaN, and 0 where `judged` `[D, T]` is False; `deviation` `[D, T, S]` is
-    in scales of the own reference; `threshold` `[D]` is the probability that an alarm begins at.
+    `probability` `[D, T]` is calibrated, never NaN, and 0 where `judged` `[D, T]` is False; `deviation` `[D, T', S]` is
+    of the newest 5 s, in scales of the own reference; `threshold` `[D]` is the probability that an alarm begins at.
     """
 
     probability: Floats
@@ -47,6 +52,7 @@ class Serving:
 
     def __init__(self, models: bundle.Bundle) -> None:
         self._model = models.detection
+        self._diagnosis = models.diagnosis
         self._detector = Detector(models.detection)
         self.name = models.name
 
@@ -80,14 +86,14 @@ class Serving:
             hurts: as in `learn`.
         """
         found = []
-        for reference, samples, interval, anomalous in examples:
+        for reference, window, interval, anomalous in examples:
             many = sum(kind == anomalous for *_, kind in examples)
             try:
                 own = self._detector.learn(reference, interval, floor=floor, hurts=hurts)
-                one = own.remember(0, samples, np.full(len(samples), anomalous)).examples[0]
+                one = own.remember(0, window, np.full(len(window), anomalous)).examples[0]
             except DetectionError:  # it measures nothing that is known here
                 continue
-            found.append(_thinned(one, max(LEAST_ROWS, MOST_EXAMPLES // many)))
+            found.append(_thinned(one, max(LEAST_ROWS, MOST_ROWS // many)))
         if not any(one.labels.any() for one in found):
             return None
         return Examples(
@@ -105,7 +111,14 @@ class Serving:
         examples = {place: one for place, one in enumerate(taught) if one is not None}
         scores = Watch(self._model, _stacked([watch.reference for watch in learned]), examples).score(values)
         threshold = np.array([self._model.threshold(one) for one in taught], dtype=np.float64)
-        return Scored(scores.probability, scores.judged, scores.deviation.astype(np.float64), threshold)
+        newest = scores.deviation[:, -samples(LONG_S, learned[0].reference.interval) :].astype(np.float64)
+        return Scored(scores.probability, scores.judged, newest, threshold)
+
+    def classify(self, deviation: Floats, names: Sequence[str]) -> tuple[str, float]:
+        """The likeliest fault class and its probability, from one database's `Scored.deviation` `[T', S]`."""
+        if self._diagnosis is None:
+            return UNKNOWN, 0.0
+        return self._diagnosis.classify(deviation, names)[0]
 
 
 def load(directory: Path | None = None) -> Serving:

@@ -1,6 +1,6 @@
 """What the learned model and a database's own examples change on the lab's runs: the tables of docs/detection.md.
 
-    .venv/bin/python tests/bench/learned_detection.py [--data data/lab-v1] [--weaken 0.05]
+    OPENBLAS_NUM_THREADS=1 .venv/bin/python tests/bench/learned_detection.py [--data data/lab-v1] [--weaken 0.05]
 
 Every run is replayed second by second through the operator's own detector, all runs of one second in one call. The
 reference is the run's own normal part, about 30 samples, and never grows. Nothing here was tuned on these runs: the

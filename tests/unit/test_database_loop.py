@@ -13,7 +13,7 @@ from kintsugi.api.action import ActionStatus, HealingAction, Phase
 from kintsugi.api.database import DatabaseStatus, MonitoredDatabase
 from kintsugi.api.meta import PAUSE
 from kintsugi.domain.actions import NotProposed, Proposal
-from kintsugi.domain.anomaly import Anomaly, Health
+from kintsugi.domain.anomaly import Anomaly, Effect, Health, Opinion
 from kintsugi.engines.engine import Engine
 from kintsugi.loops.database import DatabaseLoop
 from kintsugi.shell.errors import ForbiddenError, UnavailableError
@@ -112,6 +112,38 @@ async def test_at_most_one_action_lives_at_a_time() -> None:
         await ward.cycle(ANOMALOUS)
 
     assert len(ward.actions()) == 1
+
+
+async def test_a_suspicion_while_learning_is_told_once_and_nothing_is_done() -> None:
+    ward = a_ward(policy={})
+    suspected = replace(LEARNING, suspected=True, score=0.9, reason="suspicious: lock wait age 12 s")
+
+    for _ in range(3):
+        await ward.cycle(suspected)
+
+    assert ward.told("Suspected") == 1
+    assert ward.actions() == []
+    assert ward.status.incident is None
+    assert (ward.status.phase, ward.status.risk) == ("Learning", "~0.90")
+    assert ward.condition("Healthy") == ("Unknown", "Suspected", "suspicious: lock wait age 12 s")
+
+
+async def test_an_incident_that_is_labelled_normal_closes_and_says_why() -> None:
+    ward = a_ward(policy={})
+    await ward.cycle(ANOMALOUS)
+
+    silenced = Opinion("7 (a test)", 0.2, 0.5, normals=1, effect=Effect.SILENCED)
+    await ward.cycle(replace(NORMAL, opinion=silenced))
+
+    assert ward.status.incident is None
+    assert any("no further than what was labelled normal" in note for _, _, note in ward.memory.notes.told)
+    assert ward.condition("Healthy")[:2] == ("True", "LabelledNormal")
+    assert ward.status.judgement is not None
+    assert (ward.status.judgement.probability, ward.status.judgement.normals) == ("0.00", 1)
+
+    await ward.cycle(NORMAL)
+    assert ward.status.judgement is None
+    assert ward.condition("Healthy")[:2] == ("True", "WithinReference")
 
 
 @pytest.mark.parametrize("anomaly", [BLIND, LEARNING], ids=["blind", "learning"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kintsugi.api.meta import Condition, set_condition
-from kintsugi.domain.anomaly import Anomaly, Health
+from kintsugi.domain.anomaly import Anomaly, Effect, Health
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +45,8 @@ def conditions_of(
 
 
 def _healthy(anomaly: Anomaly) -> Said:
+    if anomaly.health is Health.NORMAL and anomaly.opinion and anomaly.opinion.effect is Effect.SILENCED:
+        return ("Healthy", True, "LabelledNormal", anomaly.opinion.effect.value)
     if anomaly.health is Health.NORMAL:
         return ("Healthy", True, "WithinReference", "everything that is measured is as in the reference window")
     if anomaly.health is Health.ANOMALOUS:

@@ -45,6 +45,11 @@ class ExperienceLoop:
         self._store: ExperienceStore | None = None
         self._held: Mapping[str, Held] = {}
         self._problem = ""
+        self._asked: set[str] = set()
+
+    def ask(self, uid: str) -> None:
+        """A database is watched from now on: at the next look its examples are told."""
+        self._asked.add(uid)
 
     async def run(self) -> None:
         """Look for ever."""
@@ -77,7 +82,8 @@ class ExperienceLoop:
         changed = await self._outcomes.take_in(store, now) | await self._people.take_in(store, now)
         if changed:
             self._held = await asyncio.to_thread(store.held)
-            await self._tell(store, changed)
+        asked, self._asked = self._asked & self._held.keys(), set()
+        await self._tell(store, changed | asked)
         self._say()
 
     async def _opened(self, now: float) -> ExperienceStore:

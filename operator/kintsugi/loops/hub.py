@@ -311,6 +311,8 @@ class Hub:
             if known is None or (known.uid, known.spec_generation) != (meta.uid, meta.generation):
                 self.services.forget(key)
                 self.watches[key] = new_watch(database, engine, time.time())
+                if self._experience is not None:
+                    self._experience.ask(meta.uid)
         await self._logs.keep(self.watches)
         await self.services.close_stale()
 

@@ -7,7 +7,7 @@ import logging
 
 from kintsugi.api.database import IncidentStatus
 from kintsugi.api.meta import ACKNOWLEDGE
-from kintsugi.domain.anomaly import Health
+from kintsugi.domain.anomaly import Effect, Health
 from kintsugi.domain.text import human
 from kintsugi.loops.cycle import Cycle
 from kintsugi.loops.services import Services
@@ -24,7 +24,8 @@ def incident_of(services: Services, cycle: Cycle) -> IncidentStatus | None:
             cycle.watch.closed(cycle.now.timestamp())  # one that was over before it could be written
         return _opened(services, cycle) if anomaly.flagged else None
     if anomaly.health is Health.NORMAL and not cycle.working:
-        _closed(services, cycle, incident)
+        silenced = anomaly.opinion is not None and anomaly.opinion.effect is Effect.SILENCED
+        _closed(services, cycle, incident, "no further than what was labelled normal" if silenced else "back to normal")
         return None
     if cycle.database.metadata.annotations.get(ACKNOWLEDGE) == incident.id and not cycle.working:
         _closed(services, cycle, incident, "acknowledged as how the database is now, and learned anew,")

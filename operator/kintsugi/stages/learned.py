@@ -1,9 +1,10 @@
 """Detection that learns from a database's own past: the statistics, beside them a learned model and the examples.
 
 The statistics say what they know best: whether anything can be judged at all, when each signal left its band, what it
-is called, when an incident is over. All databases that are due are scored by the model in one call per shape of their
-data. What model and examples change of the statistics' evidence is one rule (`combine.py`); where both are absent, or
-fail, the statistics stand as they are.
+is called, when an incident is over. All databases that are due are scored by the model in one call; those with examples
+in another, since more of their samples are looked at, and so are those whose references have other shapes. What model
+and examples change of the statistics' evidence is one rule (`combine.py`); where both are absent, or fail, the
+statistics stand as they are.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kintsugi.domain.anomaly import Anomaly, Effect, Opinion
 from kintsugi.domain.experience import Example, LabelKind
@@ -35,8 +37,11 @@ PER_KIND: Final = 20
 UNUSUAL: Final = 3
 """Signals named as the most unusual, and the least deviation in scales that is called so."""
 
-MOST_ROWS: Final = 120
-"""Samples that the model is given at once, whatever is handed over."""
+ROWS: Final = 60
+"""Samples that the model is given of a database with examples: what hysteresis looks at."""
+
+ROWS_WITHOUT: Final = 8
+"""Without examples only the newest probability is told: three samples and the 5 s before them cost a seventh."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +64,13 @@ class _Known:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What the model said of one database's rows `[T]`; `deviation` `[S]` of the newest."""
+    """What the model said of one database's rows `[T]`; `deviation` `[S]` is of the newest."""
 
     probability: Floats
     threshold: float
     deviation: Floats
+    fault_class: str
+    class_probability: float
 
 
 NOTHING: Final = _Taught(None, (), 0, 0)
@@ -75,7 +82,7 @@ class LearnedDetector:
     Args:
         model: scores databases; None: only the statistics and what was labelled normal.
         failed: called with the error when the model fails on a batch, which is then judged without it.
-        capacity: how many databases' references the model keeps (about 150 kB each), least recently used out first.
+        capacity: how many databases' references the model keeps (about 80 kB each), least recently used out first.
     """
 
     def __init__(
@@ -154,15 +161,19 @@ class LearnedDetector:
                 learned = self._learned(one)
                 if learned is not None:
                     shape = self.model.shape(learned)
-                    groups[shape, one.observed.recent.interval, one.observed.catalogue.names()].append((place, learned))
+                    many = ROWS_WITHOUT if taught[place].lessons is None else ROWS
+                    groups[shape, many, one.observed.recent.interval, one.observed.catalogue.names()].append(
+                        (place, learned)
+                    )
             found: dict[int, _Seen] = {}
-            for members in groups.values():
+            for (_, many, *_), members in groups.items():
                 places = [place for place, _ in members]
                 found |= self._scored(
                     [prepared[place] for place in places],
                     [learned for _, learned in members],
                     [taught[place].lessons for place in places],
                     places,
+                    many,
                 )
         except Exception as error:  # noqa: BLE001 – whatever a model does costs the model, never a cycle
             self._failed(error)
@@ -185,12 +196,17 @@ class LearnedDetector:
         return known.learned
 
     def _scored(
-        self, prepared: Sequence[Prepared], learned: Sequence[Any], taught: Sequence[Any | None], places: Sequence[int]
+        self,
+        prepared: Sequence[Prepared],
+        learned: Sequence[Any],
+        taught: Sequence[Any | None],
+        places: Sequence[int],
+        many: int,
     ) -> Mapping[int, _Seen]:
-        """One call for databases of one shape."""
+        """One call for databases of one shape, of whose newest samples `many` are given."""
         assert self.model is not None
         names = prepared[0].observed.catalogue.names()
-        on_grid = [_on_grid(one.observed.recent) for one in prepared]
+        on_grid = [_on_grid(one.observed.recent, many) for one in prepared]
         length = max(int(rows.max()) + 1 for rows in on_grid)
         values = np.full((len(prepared), length, len(names)), np.nan)
         for index, (one, rows) in enumerate(zip(prepared, on_grid, strict=True)):
@@ -202,9 +218,18 @@ class LearnedDetector:
             )
         found = {}
         for index, (place, rows) in enumerate(zip(places, on_grid, strict=True)):
+            if not scored.judged[index, -1]:
+                continue
             probability = np.where(rows >= 0, scored.probability[index, length - 1 - np.maximum(rows, 0)], 0.0)
-            found[place] = _Seen(probability, float(scored.threshold[index]), scored.deviation[index, -1])
+            threshold, deviation = float(scored.threshold[index]), scored.deviation[index]
+            wrong = _already_wrong(prepared[index]) or probability[-1] >= threshold
+            named = self.model.classify(deviation, names) if wrong else ("unknown", 0.0)
+            found[place] = _Seen(probability, threshold, deviation[-1], *named)
         return found
+
+
+def _already_wrong(prepared: Prepared) -> bool:
+    return prepared.observed.state.flagged or (prepared.rows is not None and bool(prepared.rows.evidence[-1] >= 1))
 
 
 def _concluded(prepared: Prepared, taught: _Taught, seen: _Seen | None, name: str) -> tuple[Anomaly, DetectorState]:
@@ -234,7 +259,17 @@ def _opinion(prepared: Prepared, taught: _Taught, seen: _Seen | None, name: str,
     order = [int(index) for index in np.argsort(-far, kind="stable")[:UNUSUAL] if far[index] >= UNUSUAL]
     unusual = tuple((names[index], float(seen.deviation[index])) for index in order)
     probability = float(seen.probability[-1])
-    return Opinion(name, probability, seen.threshold, taught.anomalies, taught.normals, unusual, effect=effect)
+    return Opinion(
+        name,
+        probability,
+        seen.threshold,
+        taught.anomalies,
+        taught.normals,
+        unusual,
+        seen.fault_class,
+        seen.class_probability,
+        effect,
+    )
 
 
 def _still_allowed(taught: _Taught, observed: Observed) -> list[Mapping[str, float]]:
@@ -255,10 +290,10 @@ def _silent_since(plain: Floats, evidence: Floats, times: Floats, state: Detecto
     return float(times[int(np.argmax(silenced))]) if silenced.any() else None
 
 
-def _on_grid(frame: Frame) -> Any:
-    """How many intervals before the newest sample each row `[T]` lies; -1 for those that are too far back."""
+def _on_grid(frame: Frame, many: int) -> NDArray[np.int64]:
+    """How many intervals before the newest sample each row `[T]` lies; -1 for those beyond the newest `many`."""
     rows = np.round((frame.times[-1] - frame.times) / frame.interval).astype(np.int64)
-    return np.where(rows < MOST_ROWS, rows, -1)
+    return np.where(rows < many, rows, -1)
 
 
 def _lesson(example: Example, catalogue: Catalogue) -> Lesson:

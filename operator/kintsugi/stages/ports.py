@@ -61,8 +61,8 @@ class Detector(Protocol):
 class Scored(Protocol):
     """What a learned model says of D databases' T samples of S signals.
 
-    `probability` `[D, T]` is 0 where `judged` `[D, T]` is False; `deviation` `[D, T, S]` is in scales of each
-    database's own reference; `threshold` `[D]` is the probability that an alarm begins at.
+    `probability` `[D, T]` is 0 where `judged` `[D, T]` is False; `deviation` `[D, T', S]` is of the newest samples, in
+    scales of each database's own reference; `threshold` `[D]` is the probability that an alarm begins at.
     """
 
     @property
@@ -98,6 +98,9 @@ class LearnedModel(Protocol):
 
     def score(self, learned: Sequence[Any], taught: Sequence[Any | None], values: Floats) -> Scored:
         """Many databases in one call: samples `[D, T, S]`, oldest first, NaN for missing."""
+
+    def classify(self, deviation: Floats, names: Sequence[str]) -> tuple[str, float]:
+        """The likeliest fault class (or `unknown`) and its probability, from one database's `deviation` `[T', S]`."""
 
 
 class Examples(Protocol):

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from kintsugi_ml import bundle
+from kintsugi_ml import bundle, serving
 from kintsugi_ml.bundle import BundleDamagedError, BundleError, BundleMissingError, BundleVersionError
 from kintsugi_ml.detection import model as detection
+from kintsugi_ml.detection.diagnose import Diagnosis
 
 WEIGHTS = detection.SHIPPED.read_bytes()
 
@@ -42,6 +44,34 @@ def test_what_is_written_is_read_back_with_a_name_that_tells_it_from_others(dire
 
     assert read.name.startswith("7 (")
     assert read.manifest.digest != other.digest
+
+
+def test_a_bundle_with_a_diagnosis_calls_faults_by_their_class(tmp_path: Path) -> None:
+    weights = np.array([[4.0, 0.0], [0.0, 4.0]])
+    diagnosis = Diagnosis(("lock", "load"), ("waiters", "calls"), weights, np.full(2, -4.0), 0.5, "a test")
+    diagnosis.save(tmp_path / "saved.npz")
+    files = {bundle.DETECTION: WEIGHTS, bundle.DIAGNOSIS: (tmp_path / "saved.npz").read_bytes()}
+    bundle.write(tmp_path / "bundle", files, version="7", trained_on="a test")
+
+    served = serving.load(tmp_path / "bundle")
+
+    name, probability = served.classify(np.array([[0.0, 30.0]] * 5), ("calls", "waiters"))
+    assert name == "lock"
+    assert probability > 0.9
+    assert served.classify(np.zeros((5, 2)), ("calls", "waiters"))[0] == "unknown"
+
+
+def test_a_bundle_without_a_diagnosis_knows_no_class(directory: Path) -> None:
+    assert serving.load(directory).classify(np.full((5, 2), 30.0), ("calls", "waiters")) == ("unknown", 0.0)
+
+
+def test_a_damaged_diagnosis_is_a_damaged_bundle(tmp_path: Path) -> None:
+    files = {bundle.DETECTION: WEIGHTS, bundle.DIAGNOSIS: b"what it was"}
+    bundle.write(tmp_path, files, version="7", trained_on="a test")
+    (tmp_path / bundle.DIAGNOSIS).write_bytes(b"what it is!")
+
+    with pytest.raises(BundleDamagedError):
+        bundle.read(tmp_path)
 
 
 def no_directory(directory: Path) -> None:

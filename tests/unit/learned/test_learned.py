@@ -10,7 +10,7 @@ import pytest
 from kintsugi.domain.anomaly import Anomaly, Effect, Health
 from kintsugi.domain.experience import Example, LabelKind
 from kintsugi.stages.detect import RobustDetector
-from kintsugi.stages.learned import PER_KIND, LearnedDetector
+from kintsugi.stages.learned import PER_KIND, ROWS_WITHOUT, LearnedDetector
 from kintsugi_dev.judged import NAMES, Database, Says, an_example, now_of
 
 ANOMALY, NORMAL = LabelKind.ANOMALY, LabelKind.NORMAL
@@ -46,7 +46,7 @@ def test_two_hundred_databases_are_scored_in_one_call() -> None:
 
     verdicts = LearnedDetector(model).detect(observed, now_of(observed[0]))
 
-    assert model.batches == [(200, 23, len(NAMES))]
+    assert model.batches == [(200, ROWS_WITHOUT, len(NAMES))]
     assert [anomaly.health for anomaly, _ in verdicts] == [Health.NORMAL] * 200
     assert all(anomaly.opinion is not None for anomaly, _ in verdicts)
 
@@ -208,6 +208,16 @@ def test_an_example_with_other_signals_is_used_for_those_it_shares() -> None:
     assert (interval, anomalous) == (1.0, True)
     assert np.isnan(nothing).all()
     assert anomaly.health is Health.NORMAL
+
+
+def test_a_fault_is_called_by_its_class_and_quiet_is_not() -> None:
+    judged = Judged(LearnedDetector(Says(0.1)), **BACKUP)
+
+    assert judged.at(0).fault_class == "unknown"
+    trouble = judged.at(3)
+    assert trouble.fault_class == "lock-contention"
+    assert trouble.opinion is not None
+    assert "looks like lock-contention (0.80)" in trouble.opinion.sentence
 
 
 # --- a database that is still being learned

@@ -50,7 +50,7 @@ class Operator:
             experience=lambda: ExperienceStore(f"sqlite:///{store}"),
             load_models=lambda: model,
         )
-        self.spec = {"metrics": METRICS, "reference": {"minimum": "60s", "window": "10m"}} | spec
+        self.spec: dict[str, Any] = {"metrics": METRICS, "reference": {"minimum": "60s", "window": "10m"}} | spec
         self.label()
         self.hub.fleet.complete = True
 
