@@ -46,7 +46,7 @@ class Statistical:
 
 def framed(run: Run) -> Frame:
     """A run as the operator sees one; its first sample is at 0 s."""
-    times = np.arange(len(run.values)) * run.interval
+    times: Floats = np.arange(len(run.values)) * np.float64(run.interval)
     return Frame(run.signals, times, run.values, ~np.isnan(run.values), run.interval)
 
 

@@ -245,4 +245,6 @@ def _joined(runs: Sequence[Judgement]) -> tuple[Floats, Bools, np.ndarray[tuple[
 
 
 def _ratio(one: Floats, other: Floats, nothing: float = np.nan) -> Floats:
-    return np.divide(one, other, out=np.full(np.shape(one), nothing), where=other > 0)
+    out: Floats = np.full(np.shape(one), nothing)
+    np.divide(one, other, out=out, where=other > 0)
+    return out

@@ -34,6 +34,10 @@ class Truth:
         return Judged(episode.run.labels + self.noise * random.standard_normal(len(episode.run.labels)), 0.5)
 
 
+def hush(text: str) -> None:
+    assert text
+
+
 def going(folder: Path, runs: list[Run], method: Method, seeds: Sequence[int] = (0,)) -> list[str]:
     said: list[str] = []
     evaluate.run(by_class(runs), [method], seeds, folder, said.append, ("same", "other"))
@@ -43,7 +47,7 @@ def going(folder: Path, runs: list[Run], method: Method, seeds: Sequence[int] = 
 def test_what_was_scored_once_is_not_scored_again(tmp_path: Path, toy_runs: list[Run]) -> None:
     truth = Truth()
     folds = by_class(toy_runs)
-    evaluate.run(folds[:1], [truth], [0], tmp_path, str, ("same", "other"))
+    evaluate.run(folds[:1], [truth], [0], tmp_path, hush, ("same", "other"))
     assert truth.trained == 1
     assert len(going(tmp_path, toy_runs, truth)) == 2
     assert truth.trained == 3
@@ -70,7 +74,7 @@ def test_the_truth_has_perfect_figures_and_noise_has_not(tmp_path: Path, toy_run
 
 
 def test_a_method_that_was_not_run_on_every_fold_has_no_figures(tmp_path: Path, toy_runs: list[Run]) -> None:
-    evaluate.run(by_class(toy_runs)[:2], [Truth()], [0], tmp_path / "dbsherlock", str, ("same",))
+    evaluate.run(by_class(toy_runs)[:2], [Truth()], [0], tmp_path / "dbsherlock", hush, ("same",))
     assert "dbsherlock raw" not in told(tmp_path, toy_runs)
 
 

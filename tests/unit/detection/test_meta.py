@@ -3,13 +3,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="the networks need the extra `train`")
+pytest.importorskip("torch", reason="the networks need the extra `train`")
 
-from kintsugi_ml.detection.meta import fast, outer  # noqa: E402
-from kintsugi_ml.detection.meta.inner import adapt  # noqa: E402
-from kintsugi_ml.detection.meta.tasks import Task, collate, draw  # noqa: E402
-from kintsugi_ml.detection.protocol import Run  # noqa: E402
-from kintsugi_ml.detection.stack import Examples, blend  # noqa: E402
+import torch
+
+from kintsugi_ml.detection.meta import fast, outer
+from kintsugi_ml.detection.meta.inner import adapt
+from kintsugi_ml.detection.meta.tasks import Task, collate, draw
+from kintsugi_ml.detection.protocol import Run
+from kintsugi_ml.detection.stack import Examples, blend
 
 KINDS = pytest.mark.parametrize("kind", outer.KINDS, ids=lambda kind: kind.name)
 

@@ -1,3 +1,6 @@
+import statistics
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -27,12 +30,12 @@ def repeated(fold: list[Judgement], weights: Floats) -> list[Judgement]:
 
 COUNTS = st.lists(st.integers(0, 3), min_size=4, max_size=4).filter(lambda counts: sum(counts[:3]) > 0)
 
-PLAIN = {
+PLAIN: dict[str, Callable[[list[Judgement]], float]] = {
     "AP": lambda fold: metrics.average_precision(
         np.concatenate([r.scores for r in fold]), np.concatenate([r.labels for r in fold])
     ),
     "F1": lambda fold: metrics.f1(np.concatenate([r.flags for r in fold]), np.concatenate([r.labels for r in fold])),
-    "VUS-PR": lambda fold: np.mean([metrics.vus_pr(r.scores, r.labels, 10) for r in fold if r.labels.any()]),
+    "VUS-PR": lambda fold: statistics.fmean([metrics.vus_pr(r.scores, r.labels, 10) for r in fold if r.labels.any()]),
     "event F1": lambda fold: metrics.event_f1([r.flags for r in fold], [r.labels for r in fold], 3),
     "false alarms per hour": lambda fold: metrics.false_alarms([r.flags for r in fold], [r.labels for r in fold]),
     "ECE": lambda fold: metrics.calibration_error(

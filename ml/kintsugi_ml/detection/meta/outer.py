@@ -16,13 +16,14 @@ from kintsugi_ml.detection.features import chosen
 from kintsugi_ml.detection.meta import compared, fast
 from kintsugi_ml.detection.meta.nets import descend, one_thread
 from kintsugi_ml.detection.meta.tasks import Batch, Task, collate, draw
+from kintsugi_ml.detection.normal import Singles
 from kintsugi_ml.detection.protocol import Run, by_class
 from kintsugi_ml.detection.stack import Examples
 from kintsugi_ml.detection.training import LEAST_REFERENCE, MOST_FOLDS, Seen, see, whole, zero_shot
 
 BATCH: Final = 16
-STEPS: Final = 400
-RATE: Final = 1e-2
+STEPS: Final = 200
+RATE: Final = 3e-3
 
 Scores = Callable[[Batch], torch.Tensor]
 """The queries' logits `[B, Q]` of a batch."""
@@ -71,7 +72,7 @@ def loss(kind: Kind, net: Any, batch: Batch) -> torch.Tensor:
     return found / len(batch.points)
 
 
-def apply(kind: Kind, net: Any, anchors: Floats, examples: Examples, points: Floats, logits: Floats) -> Floats:
+def apply(kind: Kind, net: Any, anchors: Singles, examples: Examples, points: Singles, logits: Floats) -> Floats:
     """Scores `[T]` of samples with points `[T, S]` and first-step logits `[T]`."""
     nothing = np.zeros(len(points))
     task = Task(anchors, examples, points, logits, nothing > 0, nothing)

@@ -113,7 +113,8 @@ def thin(anchors: Singles) -> Singles:
 def balanced(labels: Bools) -> Floats:
     """Weights `[N]` of which each class has one half."""
     many = np.maximum([np.count_nonzero(~labels), np.count_nonzero(labels)], 1)
-    return np.where(labels, 0.5 / many[1], 0.5 / many[0])
+    out: Floats = np.where(labels, 0.5 / many[1], 0.5 / many[0])
+    return out
 
 
 def draw(
