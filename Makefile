@@ -66,6 +66,10 @@ lab-card: setup ## Assemble the manifest, check for leaks, draw the pictures and
 train-detection: torch ## Train the detector that ships, the same for the same data: under 30 minutes on 2 cores
 	@$(PYTHON) -m kintsugi_ml.detection.evaluate ship
 
+.PHONY: bundle
+bundle: setup ## Pack the trained weights into the bundle that the operator loads (VERSION=2026.11.22)
+	@$(PYTHON) -m kintsugi_ml.bundle $(or $(VERSION),$(shell date -u +%Y.%m.%d))
+
 .PHONY: eval-detection
 eval-detection: torch ## Compare detectors; resumable, hours; prints the table, writes docs/results/detection.json
 	@$(PYTHON) -m kintsugi_ml.detection.evaluate all $(EVAL)

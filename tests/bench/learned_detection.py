@@ -1,6 +1,6 @@
 """What the learned model and a database's own examples change on the lab's runs: the tables of docs/detection.md.
 
-    OPENBLAS_NUM_THREADS=1 .venv/bin/python tests/bench/learned_detection.py [--data data/lab-v1] [--weaken 0.05]
+    OPENBLAS_NUM_THREADS=1 .venv/bin/python tests/bench/learned_detection.py [--weaken 0.05] [--reference 10]
 
 Every run is replayed second by second through the operator's own detector, all runs of one second in one call. The
 reference is the run's own normal part, about 30 samples, and never grows. Nothing here was tuned on these runs: the
@@ -79,14 +79,15 @@ class Verdicts:
     likeness: Floats
 
 
-def cases(directory: Path) -> list[Case]:
-    """All runs that count."""
+def cases(directory: Path, samples: int) -> list[Case]:
+    """All runs that count, with the newest so many samples of their normal part as reference."""
     found = []
     for entry in dataset.entries(directory):
         if entry.status != "counts" or entry.parts is None or entry.injected_at is None:
             continue
         frame = dataset.read_run(directory, entry).frame
-        reference = frame.between(entry.parts.normal, entry.parts.injected - 0.5)
+        normal = frame.between(entry.parts.normal, entry.parts.injected - 0.5)
+        reference = normal.between(float(normal.times[-samples:][0]), np.inf)
         hurt = [at for name, at in entry.onsets.items() if at is not None and name in ("client", entry.root)]
         found.append(Case(entry, reference, frame, 0.0 if entry.negative or not hurt else max(0.0, min(hurt))))
     return found
@@ -127,7 +128,7 @@ def _observed(case: Case, row: int, state: DetectorState, uid: str, *, learned: 
     rows = slice(max(0, row - RECENT + 1), row + 1)
     frame = case.frame
     recent = Frame(frame.signals, case.times[rows], frame.values[rows], frame.mask[rows], frame.interval)
-    return Observed(uid, CATALOGUE, case.reference, recent, state, 20, uid, learned)
+    return Observed(uid, CATALOGUE, case.reference, recent, state, 1, uid, learned)
 
 
 def _stop(error: Exception) -> None:
@@ -195,8 +196,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("data/lab-v1"))
     parser.add_argument("--weaken", type=float, default=0.05, help="share of a fault's deviations that is left")
+    parser.add_argument("--reference", type=int, default=60, help="samples of normal time, at most")
     options = parser.parse_args()
-    write, runs = sys.stdout.write, cases(options.data)
+    write, runs = sys.stdout.write, cases(options.data, options.reference)
     head = "| judged by | faults found | delay, median and 90 % | alarms at harmless runs | share of their time |\n"
     write(f"{len(runs)} runs, {sum(not case.negative for case in runs)} with a fault\n{head}|---|---|---|---|---|\n")
 

@@ -48,8 +48,8 @@ REFIT_SAMPLES: Final = 30
 """A reference that moved on by fewer samples than this, or than a twentieth of it, is the same for all purposes."""
 
 PROVISIONAL: Final = 10
-"""Samples of a reference from which on a database is judged provisionally while it still learns: at 30, the lab's
-normal time per run, one null run in two alarmed; the figures for 10, 15 and 20 stand in docs/detection.md."""
+"""Samples of a reference from which on a database is judged provisionally while it still learns. With 10 all of the
+lab's faults are found as with 30, and one of two null runs alarms, as with 30 none (docs/detection.md)."""
 
 OUTSIDE: Final = frozenset({"client", "pooler", "host-cpu", "host-memory", "host-io"})
 """Components that are measured without the database server: their metrics arrive when it is gone."""
