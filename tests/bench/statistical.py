@@ -41,7 +41,7 @@ class Statistical:
         frame = framed(episode.run)
         model = learn(frame.between(0, episode.run.reference * frame.interval), self.known, SERVER_UP)
         evidence: Floats = np.asarray(judge(model, frame).evidence, dtype=np.float64)
-        return Judged(np.nan_to_num(evidence, nan=0.0), 1.0)
+        return Judged(np.nan_to_num(evidence, nan=0.0), 1.0, 1.0)
 
 
 def framed(run: Run) -> Frame:

@@ -35,10 +35,11 @@ TO: Final = Path("docs/results/detection.json")
 SHOTS: Final = (1, 5, 10)
 
 
-def methods() -> list[Method]:
-    """All there are; the networks only where torch is installed."""
+def methods(wanted: Sequence[str] = ()) -> list[Method]:
+    """All there are; the networks only where torch is installed, and only if one of them may be wanted."""
     known: list[Method] = [*ours.METHODS, *unlearned.METHODS, *classical.METHODS, *boosted.METHODS]
-    if find_spec("torch") is not None and find_spec("higher") is not None:
+    enough = bool(wanted) and {method.name for method in known}.issuperset(wanted)
+    if not enough and find_spec("torch") is not None and find_spec("higher") is not None:
         from kintsugi_ml.detection.meta.methods import METHODS
 
         known += METHODS
@@ -83,7 +84,7 @@ def _score(method: Method, fold: Fold, missing: Sequence[Unit], folder: Path) ->
         Kept(
             tuple(one.scores for one in judged),
             tuple(one.scored for one in episodes),
-            np.array([one.threshold for one in judged]),
+            np.array([(one.threshold, one.alarm) for one in judged]),
         ).save(unit.file(folder))
 
 
@@ -101,10 +102,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     data = Data(options.dbsherlock, options.lab)
     if options.command == "ship":
         runs, about = ship(data)
-        ours.fit(runs, 0, about).save(options.model)
+        model, _ = ours.fit(runs, 0, about)
+        model.save(options.model)
         return 0
     chosen = [trial for trial in TRIALS if not options.trial or trial.name in options.trial]
-    known = methods()
+    known = methods(options.method if options.command == "run" else ())
     wanted = [method for method in known if not options.method or method.name in options.method]
     folds = {trial.name: trial.folds(data) for trial in chosen}
     if options.command in ("run", "all"):
@@ -153,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--to", type=Path, default=TO, help="where the figures go")
     add("--model", type=Path, default=SHIPPED, help="where `ship` writes the model")
     add("--trial", action="append", choices=[trial.name for trial in TRIALS], help="only this one (may be repeated)")
-    add("--method", action="append", help="only this one (may be repeated)")
+    add("--method", action="append", default=[], help="only this one (may be repeated)")
     add("--fold", action="append", help="only this one (may be repeated)")
     add("--seeds", type=int, default=5)
     add("--draws", type=int, default=results.RESAMPLES)

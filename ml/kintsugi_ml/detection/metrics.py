@@ -15,6 +15,8 @@ from kintsugi.domain.frame import Bools, Floats
 Span = tuple[int, int]
 """First and last index of a stretch of samples."""
 
+_LEVELS: Final = 40
+
 _THRESHOLDS: Final = 250  # of VUS, as in its authors' code
 
 
@@ -50,6 +52,22 @@ def best_threshold(scores: Floats, labels: Bools) -> float:
     return float((ranked[best] + ranked[best + 1]) / 2) if best + 1 < len(ranked) else float(ranked[best])
 
 
+def best_event_threshold(scores: Sequence[Floats], labels: Sequence[Bools], slack: int = 0) -> float:
+    """The threshold of the highest F1 over events, of `_LEVELS` tried; of several the best one per sample.
+
+    With long events the best threshold per sample raises an alarm at every flicker before them: it costs few samples.
+    """
+    if not any(truth.any() for truth in labels):
+        return float("inf")
+    levels = np.unique(np.quantile(np.concatenate(list(scores)), np.linspace(0.3, 0.995, _LEVELS)))
+    flags = [[one >= level for one in scores] for level in levels]
+    truth = np.concatenate(list(labels))
+    found = [(event_f1(one, labels, slack), f1(np.concatenate(one), truth)) for one in flags]
+    best = max(range(len(levels)), key=lambda index: found[index])
+    below = levels[best - 1] if best else levels[best]
+    return float((levels[best] + below) / 2)
+
+
 def spans(flags: Bools) -> list[Span]:
     """The stretches of True, first to last index each."""
     padded = np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8))
@@ -57,7 +75,9 @@ def spans(flags: Bools) -> list[Span]:
 
 
 def event_f1(flags: Sequence[Bools], labels: Sequence[Bools], slack: int = 0) -> float:
-    """F1 over events: an event counts as found when an alarm overlaps it, an alarm as true when it overlaps an event.
+    """F1 over events: an event is found when an alarm overlaps it, an alarm is true when it begins within an event.
+
+    An alarm that was already on when the event began is no help, so one that never ends is not true.
 
     Args:
         flags: per run `[T]`, which samples raise an alarm; alarms at most `slack` samples apart are one.
@@ -76,7 +96,7 @@ def event_counts(flagged: Bools, truth: Bools, slack: int = 0) -> tuple[int, int
     """Of one run: events found, events, true alarms, alarms."""
     real, raised = spans(truth), _merged(spans(flagged), slack)
     found = sum(any(_overlap(one, other, slack) for other in raised) for one in real)
-    true = sum(any(_overlap(one, other, slack) for other in real) for one in raised)
+    true = sum(any(_begins(one, other, slack) for other in real) for one in raised)
     return found, len(real), true, len(raised)
 
 
@@ -90,26 +110,29 @@ def delays(flags: Sequence[Bools], labels: Sequence[Bools], interval: float = 1.
     return np.array(out)
 
 
-def false_alarms(flags: Sequence[Bools], labels: Sequence[Bools], interval: float = 1.0) -> float:
-    """Alarms that touch no event, per normal hour."""
-    wrong = sum(false_count(flagged, truth) for flagged, truth in zip(flags, labels, strict=True))
+def false_alarms(flags: Sequence[Bools], labels: Sequence[Bools], interval: float = 1.0, slack: int = 0) -> float:
+    """Alarms that begin within no event, per normal hour."""
+    wrong = sum(false_count(flagged, truth, slack) for flagged, truth in zip(flags, labels, strict=True))
     normal = sum(int(np.count_nonzero(~truth)) for truth in labels) * interval / 3600
     return wrong / normal if normal else float("nan")
 
 
-def false_count(flagged: Bools, truth: Bools) -> int:
-    """Alarms of one run that touch no event."""
-    return sum(not truth[first : last + 1].any() for first, last in spans(flagged))
+def false_count(flagged: Bools, truth: Bools, slack: int = 0) -> int:
+    """Alarms of one run that begin within no event; those at most `slack` samples apart are one."""
+    _, _, true, alarms = event_counts(flagged, truth, slack)
+    return alarms - true
 
 
-def threshold_for(scores: Sequence[Floats], labels: Sequence[Bools], budget: float, interval: float = 1.0) -> float:
+def threshold_for(
+    scores: Sequence[Floats], labels: Sequence[Bools], budget: float, interval: float = 1.0, slack: int = 0
+) -> float:
     """The lowest threshold with at most `budget` false alarms per normal hour; infinite when none has."""
     candidates = np.unique(np.concatenate([np.ravel(one) for one in scores]))
     low, high = 0, len(candidates)
     while low < high:  # not monotone where two alarms grow into one, so what is found is checked from above
         middle = (low + high) // 2
         flags = [one >= candidates[middle] for one in scores]
-        if false_alarms(flags, labels, interval) <= budget:
+        if false_alarms(flags, labels, interval, slack) <= budget:
             high = middle
         else:
             low = middle + 1
@@ -174,6 +197,10 @@ def _soften(labels: Bools, width: int) -> Floats:
 
 def _overlap(one: Span, other: Span, slack: int) -> bool:
     return one[0] <= other[1] + slack and other[0] <= one[1] + slack
+
+
+def _begins(alarm: Span, event: Span, slack: int) -> bool:
+    return event[0] - slack <= alarm[0] <= event[1] + slack
 
 
 def _merged(found: list[Span], slack: int) -> list[Span]:

@@ -4,7 +4,8 @@
   systems but one; never by time.
 - **Few shots**: k anomalous and k normal samples of the same run, or of another run of the same class. The anomalous
   ones are the first of their event. What is an example is never scored.
-- **Thresholds** come from the training classes only; nothing is ever tuned on the class that is judged.
+- **Thresholds**, one for samples and one for events, come from the training classes only; nothing is ever tuned on the
+  class that is judged.
 - **No point adjustment**; every sample counts, those of the reference too.
 - **Doubtful labels** are left out of training, and the figures are given with and without them.
 
@@ -22,9 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kintsugi.domain.frame import Bools, Floats
+from kintsugi_ml.detection.metrics import best_event_threshold, best_threshold
 
 REFERENCE_S = 25.0
 """Seconds at the start of a run that are its reference."""
+
+SLACK_S = 3.0
+"""By so much may an alarm miss an event's edge."""
 
 Source = Literal["none", "same", "other", "strict", "normals"]
 """Where the examples come from. `same` run: the k normal ones at random; `strict`: they precede the last anomalous
@@ -76,10 +81,20 @@ class Episode:
 
 
 class Judged(NamedTuple):
-    """Scores `[T]`, higher where something is wrong and never NaN, and from which score on a sample is flagged."""
+    """Scores `[T]`, higher where something is wrong and never NaN; from which on a sample is called anomalous, and from
+    which on an alarm is raised.
+    """
 
     scores: Floats
     threshold: float
+    alarm: float
+
+
+class Thresholds(NamedTuple):
+    """Learned from training runs: the best one per sample, and the best one per event."""
+
+    sample: float
+    event: float
 
 
 class Trained(Protocol):
@@ -189,6 +204,12 @@ def support(run: Run, k: int, random: np.random.Generator, *, before: bool = Fal
     normal = np.sort(random.permutation(pool)[:k])
     rows = np.concatenate([wrong, normal]).astype(np.int64)
     return Support(run, rows, np.arange(len(rows)) < len(wrong))
+
+
+def thresholds(scores: Sequence[Floats], labels: Sequence[Bools], interval: float) -> Thresholds:
+    """Both thresholds, from the scores `[T]` and labels `[T]` of several runs sampled every `interval` seconds."""
+    sample = best_threshold(np.concatenate(list(scores)), np.concatenate(list(labels)))
+    return Thresholds(sample, best_event_threshold(scores, labels, round(SLACK_S / interval)))
 
 
 def every(run: Run, seconds: float) -> Run:

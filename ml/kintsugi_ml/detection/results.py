@@ -16,7 +16,7 @@ import numpy as np
 
 from kintsugi.domain.frame import Bools, Floats
 from kintsugi_ml.detection import metrics
-from kintsugi_ml.detection.protocol import Run, Source
+from kintsugi_ml.detection.protocol import SLACK_S, Run, Source
 
 RESAMPLES: Final = 1000
 """Of the runs of each fold, for the bootstrap's intervals."""
@@ -26,9 +26,6 @@ BUDGET: Final = 1.0
 
 WIDEST_S: Final = 10.0
 """The widest buffer of VUS-PR."""
-
-SLACK_S: Final = 3.0
-"""By so much may an alarm miss an event's edge."""
 
 BINS: Final = 10
 
@@ -55,7 +52,7 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A unit's scores per run: which samples count, and from which score on they are flagged."""
+    """A unit's scores per run and which samples count; `thresholds` `[R, 2]`, for samples and for alarms."""
 
     scores: tuple[Floats, ...]
     scored: tuple[Bools, ...]
@@ -85,11 +82,12 @@ def read(file: Path) -> Kept:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """One run of a unit: scores, labels and flags of the samples that count, all `[≤T]`."""
+    """One run of a unit, the samples that count `[≤T]`: scores, labels, which are called anomalous, which alarm."""
 
     scores: Floats
     labels: Bools
     flags: Bools
+    alarms: Bools
     interval: float
     group: str
 
@@ -97,10 +95,10 @@ class Judgement:
 def judgements(kept: Kept, runs: Sequence[Run], *, masked: bool) -> list[Judgement]:
     """A unit's runs that have anything to score, without doubtful samples if `masked`."""
     out = []
-    for scores, scored, threshold, run in zip(kept.scores, kept.scored, kept.thresholds, runs, strict=True):
+    for scores, scored, levels, run in zip(kept.scores, kept.scored, kept.thresholds, runs, strict=True):
         counts = scored & ~run.doubtful if masked else scored
-        flags = scores >= threshold
-        out.append(Judgement(scores[counts], run.labels[counts], flags[counts], run.interval, run.group))
+        flags, alarms = (scores[counts] >= level for level in levels)
+        out.append(Judgement(scores[counts], run.labels[counts], flags, alarms, run.interval, run.group))
     return out
 
 
@@ -136,15 +134,15 @@ def volume(runs: Sequence[Judgement], weights: Floats) -> Floats:
 
 def event_f1(runs: Sequence[Judgement], weights: Floats) -> Floats:
     """F1 over events."""
-    counts = [metrics.event_counts(r.flags, r.labels, round(SLACK_S / r.interval)) for r in runs]
+    counts = [metrics.event_counts(r.alarms, r.labels, _slack(r)) for r in runs]
     found, events, true, alarms = (weights @ np.array(counts, dtype=np.float64)).T
     recall, exact = _ratio(found, events), _ratio(true, alarms, 0.0)
     return np.where(np.isnan(recall), np.nan, _ratio(2 * recall * exact, recall + exact, 0.0))
 
 
 def false_alarms(runs: Sequence[Judgement], weights: Floats) -> Floats:
-    """Alarms that touch no event, per normal hour."""
-    counts = [(metrics.false_count(r.flags, r.labels), np.count_nonzero(~r.labels) * r.interval / 3600) for r in runs]
+    """Alarms that begin within no event, per normal hour."""
+    counts = [(_false(r), np.count_nonzero(~r.labels) * r.interval / 3600) for r in runs]
     wrong, hours = (weights @ np.array(counts, dtype=np.float64)).T
     return _ratio(wrong, hours)
 
@@ -152,7 +150,7 @@ def false_alarms(runs: Sequence[Judgement], weights: Floats) -> Floats:
 def delay(runs: Sequence[Judgement], weights: Floats) -> Floats:
     """The median delay in seconds at the budget's own threshold: what the scores could do, not the threshold."""
     scores, labels = [r.scores for r in runs], [r.labels for r in runs]
-    threshold = metrics.threshold_for(scores, labels, BUDGET, runs[0].interval)
+    threshold = metrics.threshold_for(scores, labels, BUDGET, runs[0].interval, _slack(runs[0]))
     late = [
         metrics.delays([one >= threshold], [truth], runs[0].interval) for one, truth in zip(scores, labels, strict=True)
     ]
@@ -196,7 +194,7 @@ def base_rate(runs: Sequence[Judgement]) -> float:
 def harmless(runs: Sequence[Judgement]) -> tuple[int, float]:
     """False alarms in the runs in which all is normal, and how many hours these are."""
     calm = [r for r in runs if not r.labels.any()]
-    wrong = sum(metrics.false_count(r.flags, r.labels) for r in calm)
+    wrong = sum(_false(r) for r in calm)
     return wrong, sum(len(r.labels) * r.interval for r in calm) / 3600
 
 
@@ -237,6 +235,14 @@ def resamples(sizes: Mapping[str, int], count: int = RESAMPLES, seed: int = 0) -
         fold: np.concatenate([np.ones((1, size)), random.multinomial(size, np.full(size, 1 / size), size=count)])
         for fold, size in sizes.items()
     }
+
+
+def _slack(run: Judgement) -> int:
+    return round(SLACK_S / run.interval)
+
+
+def _false(run: Judgement) -> int:
+    return metrics.false_count(run.alarms, run.labels, _slack(run))
 
 
 def _joined(runs: Sequence[Judgement]) -> tuple[Floats, Bools, np.ndarray[tuple[int], np.dtype[np.int64]]]:

@@ -9,12 +9,11 @@ from typing import Final
 import numpy as np
 
 from kintsugi.domain.frame import Bools, Floats
-from kintsugi_ml.detection.calibrate import fit
-from kintsugi_ml.detection.metrics import best_threshold
+from kintsugi_ml.detection.calibrate import Calibration
 from kintsugi_ml.detection.normal import Singles
-from kintsugi_ml.detection.protocol import Episode, Run, Source, episode
-from kintsugi_ml.detection.stack import Decision, Examples, Step, blend, familiar_inputs
-from kintsugi_ml.detection.training import boost, whole
+from kintsugi_ml.detection.protocol import Episode, Run, Source, Thresholds, episode
+from kintsugi_ml.detection.stack import Examples, blend, familiar_inputs
+from kintsugi_ml.detection.training import boost, decide, whole
 from kintsugi_ml.detection.trees import Forest
 
 SHOTS: Final = (1, 3, 5, 10)
@@ -38,8 +37,11 @@ def examples_of(chosen: Episode, logits: Mapping[str, Floats]) -> Examples | Non
     return Examples(whole(donor).points[rows], logits[donor.name][rows], chosen.support.labels)
 
 
-def decide_labelled(runs: Sequence[Run], logits: Mapping[str, Floats], seed: int) -> Decision:
-    """Calibration and threshold with anomalous examples, from runs and their cross-fitted logits by name."""
+Decided = tuple[Calibration, Thresholds]
+
+
+def decide_labelled(runs: Sequence[Run], logits: Mapping[str, Floats], seed: int) -> Decided:
+    """Calibration and thresholds with anomalous examples, from runs and their cross-fitted logits by name."""
     scores, labels = [], []
     for chosen, examples in episodes(runs, logits, seed, ("same", "other")):
         seen = whole(chosen.run)
@@ -47,11 +49,11 @@ def decide_labelled(runs: Sequence[Run], logits: Mapping[str, Floats], seed: int
         kept = counting(chosen)
         scores.append(blended[kept])
         labels.append(chosen.run.labels[kept])
-    return decide(np.concatenate(scores), np.concatenate(labels))
+    return decide(scores, labels, runs[0].interval)
 
 
-def train_familiar(runs: Sequence[Run], logits: Mapping[str, Floats], seed: int) -> Step:
-    """The step that knows normal examples only, calibrated on the half of the classes that it didn't see."""
+def train_familiar(runs: Sequence[Run], logits: Mapping[str, Floats], seed: int) -> tuple[Forest, Decided]:
+    """The trees that know normal examples only, calibrated on the half of the classes that it didn't see."""
     random = np.random.default_rng(seed)
     folds = {group: index % 2 for index, group in enumerate(dict.fromkeys(run.group for run in runs))}
     rows, truth, half = [], [], []
@@ -68,7 +70,8 @@ def train_familiar(runs: Sequence[Run], logits: Mapping[str, Floats], seed: int)
     scores = np.empty(len(labels))
     for one in (0, 1):
         scores[fold == one] = _small(inputs[fold != one], labels[fold != one], seed).logits(inputs[fold == one])
-    return Step(_small(inputs, labels, seed), decide(scores, labels))
+    per_run = np.split(scores, np.cumsum([len(one) for one in truth])[:-1])
+    return _small(inputs, labels, seed), decide(per_run, truth, runs[0].interval)
 
 
 def episodes(
@@ -89,12 +92,6 @@ def counting(chosen: Episode) -> Bools:
     kept = chosen.scored & ~chosen.run.doubtful
     kept[: chosen.run.reference] = False
     return kept
-
-
-def decide(scores: Floats, labels: Bools) -> Decision:
-    """Calibration and the best threshold for scores `[N]` of the training classes."""
-    calibration = fit(scores, labels)
-    return Decision(calibration, best_threshold(calibration.probability(scores), labels))
 
 
 def _small(inputs: Singles, labels: Bools, seed: int) -> Forest:

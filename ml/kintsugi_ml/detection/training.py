@@ -20,9 +20,8 @@ from kintsugi.domain.frame import Bools, Floats
 from kintsugi_ml.detection import protocol
 from kintsugi_ml.detection.calibrate import Calibration, fit
 from kintsugi_ml.detection.features import LEAN, chosen, describe, refer
-from kintsugi_ml.detection.metrics import best_threshold
 from kintsugi_ml.detection.normal import Singles
-from kintsugi_ml.detection.protocol import Run
+from kintsugi_ml.detection.protocol import Run, Thresholds
 from kintsugi_ml.detection.trees import MOST_LEAVES, Forest, from_boosting
 
 COPIES: Final = 4
@@ -154,10 +153,14 @@ def crossfit(runs: Sequence[Run], seed: int, names: tuple[str, ...] = LEAN) -> d
     return out
 
 
-def calibrate(runs: Sequence[Run], logits: dict[str, Floats]) -> tuple[Calibration, float]:
-    """The calibration of cross-fitted logits, and the probability that separates best."""
+def calibrate(runs: Sequence[Run], logits: dict[str, Floats]) -> tuple[Calibration, Thresholds]:
+    """The calibration of cross-fitted logits, and the probabilities that separate best."""
     kept = [~run.doubtful for run in runs]
-    scores = np.concatenate([logits[run.name][keep] for run, keep in zip(runs, kept, strict=True)])
-    labels = np.concatenate([run.labels[keep] for run, keep in zip(runs, kept, strict=True)])
-    calibration = fit(scores, labels)
-    return calibration, best_threshold(calibration.probability(scores), labels)
+    scores = [logits[run.name][keep] for run, keep in zip(runs, kept, strict=True)]
+    return decide(scores, [run.labels[keep] for run, keep in zip(runs, kept, strict=True)], runs[0].interval)
+
+
+def decide(scores: Sequence[Floats], labels: Sequence[Bools], interval: float) -> tuple[Calibration, Thresholds]:
+    """Calibration, and thresholds of the probability, for the scores `[T]` of several runs."""
+    calibration = fit(np.concatenate(list(scores)), np.concatenate(list(labels)))
+    return calibration, protocol.thresholds([calibration.probability(one) for one in scores], labels, interval)

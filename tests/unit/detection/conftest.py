@@ -67,4 +67,4 @@ def toy_runs() -> list[Run]:
 
 @pytest.fixture(scope="session")
 def toy_model(toy_runs: list[Run]) -> Model:
-    return ours.fit(toy_runs, 0, "toys")
+    return ours.fit(toy_runs, 0, "toys")[0]

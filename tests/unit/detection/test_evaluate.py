@@ -31,7 +31,7 @@ class Truth:
 
     def score(self, episode: Episode) -> Judged:
         random = np.random.default_rng(len(episode.run.name))
-        return Judged(episode.run.labels + self.noise * random.standard_normal(len(episode.run.labels)), 0.5)
+        return Judged(episode.run.labels + self.noise * random.standard_normal(len(episode.run.labels)), 0.5, 0.5)
 
 
 def hush(text: str) -> None:
@@ -86,7 +86,7 @@ def test_every_set_names_a_trial_that_draws_examples_from_there() -> None:
 def test_doubtful_samples_and_examples_do_not_count(a_run: Callable[..., Run]) -> None:
     run = a_run()
     run.doubtful[30:40] = True
-    kept = Kept((np.zeros(100),), (episode(run, "same", 5, 0).scored,), np.array([0.5]))
+    kept = Kept((np.zeros(100),), (episode(run, "same", 5, 0).scored,), np.array([[0.5, 0.5]]))
     (masked,), (raw,) = (judgements(kept, [run], masked=masked) for masked in (True, False))
     assert len(raw.labels) == 100 - 10
     assert len(masked.labels) == 100 - 10 - 10
@@ -94,7 +94,9 @@ def test_doubtful_samples_and_examples_do_not_count(a_run: Callable[..., Run]) -
 
 def test_scores_survive_the_file(tmp_path: Path) -> None:
     file = Unit("a method, new", "I/O Saturation", "same", 5, 1).file(tmp_path)
-    Kept((np.array([0.5, 1.0]), np.array([2.0])), (np.array([True, False]), np.array([True])), np.ones(2)).save(file)
+    Kept((np.array([0.5, 1.0]), np.array([2.0])), (np.array([True, False]), np.array([True])), np.ones((2, 2))).save(
+        file
+    )
     again = read(file)
     assert [one.tolist() for one in again.scores] == [[0.5, 1.0], [2.0]]
     assert [one.tolist() for one in again.scored] == [[True, False], [True]]

@@ -24,6 +24,17 @@ def test_average_precision_and_f1_are_those_of_scikit_learn(seed: int, size: int
     assert metrics.f1(scores > 0.5, labels) == pytest.approx(f1_score(labels, scores > 0.5))
 
 
+def test_the_best_threshold_for_events_ignores_flickers_that_cost_few_samples() -> None:
+    labels = np.arange(100) >= 50
+    scores = np.where(labels, 1.0, 0.0)
+    scores[50:80] = scores[[10, 20, 30]] = 0.5
+    per_sample = metrics.best_threshold(scores, labels)
+    per_event = metrics.best_event_threshold([scores], [labels])
+    assert per_sample < 0.5 < per_event
+    assert metrics.event_f1([scores >= per_event], [labels]) == 1
+    assert metrics.best_event_threshold([scores], [np.zeros(100, dtype=np.bool_)]) == np.inf
+
+
 def test_the_best_threshold_is_between_the_classes() -> None:
     scores = np.array([0.1, 0.2, 0.8, 0.9])
     assert metrics.best_threshold(scores, scores > 0.5) == pytest.approx(0.5)
@@ -45,6 +56,13 @@ def test_slack_lets_an_alarm_miss_the_edge_and_joins_alarms() -> None:
     assert metrics.event_f1([flags("....x.....")], truth) == 0
     assert metrics.event_f1([flags("....x.....")], truth, slack=1) == 1
     assert metrics.event_f1([flags("..x.x.....")], truth, slack=1) == 1
+
+
+def test_an_alarm_that_was_on_before_the_event_is_false() -> None:
+    truth = [flags(".....xxx")]
+    assert metrics.event_f1([flags("xxxxxxxx")], truth, slack=2) == 0
+    assert metrics.event_f1([flags("...xxxxx")], truth, slack=2) == 1
+    assert metrics.false_count(flags("xxxxxxxx"), truth[0], 2) == 1
 
 
 def test_no_alarm_is_no_success() -> None:

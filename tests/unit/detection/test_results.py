@@ -20,7 +20,7 @@ def a_fold(runs: int = 4, rows: int = 40, seed: int = 0, levels: int = 6) -> lis
         if index < runs - 1:
             labels[10 + index : 25] = True
         scores = np.round((0.5 * labels + random.random(rows)) * levels) / (1.5 * levels)
-        out.append(Judgement(scores, labels, scores > 0.5, 1.0, f"class {index}"))
+        out.append(Judgement(scores, labels, scores > 0.5, scores > 0.6, 1.0, f"class {index}"))
     return out
 
 
@@ -36,8 +36,10 @@ PLAIN: dict[str, Callable[[list[Judgement]], float]] = {
     ),
     "F1": lambda fold: metrics.f1(np.concatenate([r.flags for r in fold]), np.concatenate([r.labels for r in fold])),
     "VUS-PR": lambda fold: statistics.fmean([metrics.vus_pr(r.scores, r.labels, 10) for r in fold if r.labels.any()]),
-    "event F1": lambda fold: metrics.event_f1([r.flags for r in fold], [r.labels for r in fold], 3),
-    "false alarms per hour": lambda fold: metrics.false_alarms([r.flags for r in fold], [r.labels for r in fold]),
+    "event F1": lambda fold: metrics.event_f1([r.alarms for r in fold], [r.labels for r in fold], 3),
+    "false alarms per hour": lambda fold: metrics.false_alarms(
+        [r.alarms for r in fold], [r.labels for r in fold], slack=3
+    ),
     "ECE": lambda fold: metrics.calibration_error(
         np.concatenate([r.scores for r in fold]), np.concatenate([r.labels for r in fold])
     ),
@@ -58,7 +60,7 @@ def test_a_weighted_figure_is_that_of_the_runs_repeated(figure: str, counts: lis
 
 def test_the_delay_of_a_draw_is_the_median_over_its_runs() -> None:
     fold = a_fold()
-    threshold = metrics.threshold_for([r.scores for r in fold], [r.labels for r in fold], results.BUDGET)
+    threshold = metrics.threshold_for([r.scores for r in fold], [r.labels for r in fold], results.BUDGET, slack=3)
     late = metrics.delays([r.scores >= threshold for r in fold], [r.labels for r in fold])
     each = results.delay(fold, np.eye(4))
     np.testing.assert_array_equal(each[:3], late)

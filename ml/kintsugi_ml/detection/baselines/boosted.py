@@ -9,10 +9,10 @@ from typing import Any, Final
 import numpy as np
 
 from kintsugi.domain.frame import Floats
-from kintsugi_ml.detection.baselines.common import threshold_on
+from kintsugi_ml.detection.baselines.common import thresholds_on
 from kintsugi_ml.detection.calibrate import Calibration
 from kintsugi_ml.detection.features import FEATURES, LEAN, chosen
-from kintsugi_ml.detection.protocol import Episode, Judged, Run, episode
+from kintsugi_ml.detection.protocol import Episode, Judged, Run, Thresholds, episode
 from kintsugi_ml.detection.training import boost, calibrate, crossfit, rows, whole, zero_shot
 from kintsugi_ml.detection.trees import Forest
 
@@ -29,13 +29,13 @@ class Boosted:
 
     forest: Forest
     calibration: Calibration
-    threshold: float
+    thresholds: Thresholds
     names: tuple[str, ...]
 
     def score(self, episode: Episode) -> Judged:
         """Judge without looking at the examples."""
         logits = self.forest.logits(chosen(whole(episode.run).features, self.names))
-        return Judged(self.calibration.probability(logits), self.threshold)
+        return Judged(self.calibration.probability(logits), *self.thresholds)
 
 
 class ZeroShot:
@@ -49,9 +49,9 @@ class ZeroShot:
         self.names = names
 
     def train(self, runs: Sequence[Run], seed: int) -> Boosted:
-        """Fit on all runs; threshold and calibration come from classes left out in turn."""
-        calibration, threshold = calibrate(runs, crossfit(runs, seed, self.names))
-        return Boosted(zero_shot(tuple(runs), seed, self.names), calibration, threshold, self.names)
+        """Fit on all runs; thresholds and calibration come from classes left out in turn."""
+        calibration, found = calibrate(runs, crossfit(runs, seed, self.names))
+        return Boosted(zero_shot(tuple(runs), seed, self.names), calibration, found, self.names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Pooling:
     runs: tuple[Run, ...]
     seed: int
     calibration: Calibration
-    threshold: float
+    thresholds: Thresholds
 
     def score(self, episode: Episode) -> Judged:
         """Fit, then judge."""
@@ -74,7 +74,9 @@ class Pooling:
             features, labels = np.concatenate([features, own]), np.concatenate([labels, given.labels])
             weights = np.concatenate([weights, np.full(len(own), each)])
         forest = boost(features, labels, weights, seed=self.seed, trees=40, leaves=4, rate=0.12, share=1.0)
-        return Judged(self.calibration.probability(forest.logits(chosen(whole(episode.run).features))), self.threshold)
+        return Judged(
+            self.calibration.probability(forest.logits(chosen(whole(episode.run).features))), *self.thresholds
+        )
 
 
 class Pooled:
@@ -85,20 +87,20 @@ class Pooled:
     probabilities = True
 
     def train(self, runs: Sequence[Run], seed: int) -> Pooling:
-        """Keep the runs; threshold and calibration are those of the model without examples."""
-        calibration, threshold = calibrate(runs, crossfit(runs, seed))
-        return Pooling(tuple(runs), seed, calibration, threshold)
+        """Keep the runs; thresholds and calibration are those of the model without examples."""
+        calibration, found = calibrate(runs, crossfit(runs, seed))
+        return Pooling(tuple(runs), seed, calibration, found)
 
 
 @dataclass(frozen=True, slots=True)
 class Regressing:
     """Logistic regression in the system's own signals, on its examples and its reference."""
 
-    threshold: float
+    thresholds: Thresholds
 
     def score(self, episode: Episode) -> Judged:
         """Fit to the examples, then judge; 0 throughout without an anomalous example."""
-        return Judged(self.probability(episode), self.threshold)
+        return Judged(self.probability(episode), *self.thresholds)
 
     def probability(self, episode: Episode) -> Floats:
         """Probabilities `[T]`."""
@@ -115,16 +117,16 @@ class Regressing:
 
 
 class Logistic:
-    """Logistic regression on the examples alone; the training classes give its threshold."""
+    """Logistic regression on the examples alone; the training classes give its thresholds."""
 
     name = "logistic regression on the examples"
     uses_examples = True
     probabilities = True
 
     def train(self, runs: Sequence[Run], seed: int) -> Regressing:
-        """Find the threshold on the training classes' own episodes of five examples."""
-        plain = Regressing(0.5)
-        return Regressing(threshold_on(runs, lambda run: plain.probability(episode(run, "same", 5, seed))))
+        """Find the thresholds on the training classes' own episodes of five examples."""
+        plain = Regressing(Thresholds(0.5, 0.5))
+        return Regressing(thresholds_on(runs, lambda run: plain.probability(episode(run, "same", 5, seed))))
 
 
 METHODS: Final = (

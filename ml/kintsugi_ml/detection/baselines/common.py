@@ -9,9 +9,8 @@ from functools import lru_cache
 import numpy as np
 
 from kintsugi.domain.frame import Floats
-from kintsugi_ml.detection.metrics import best_threshold
 from kintsugi_ml.detection.normal import Singles, counters, learn, steps
-from kintsugi_ml.detection.protocol import Episode, Judged, Run
+from kintsugi_ml.detection.protocol import Episode, Judged, Run, Thresholds, thresholds
 from kintsugi_ml.detection.tokens import SHORT_S, mean_over, samples
 
 Judge = Callable[[Run], Floats]
@@ -20,19 +19,19 @@ Judge = Callable[[Run], Floats]
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """A detector without anything learned, but for its threshold."""
+    """A detector without anything learned, but for its thresholds."""
 
     judge: Judge
-    threshold: float
+    thresholds: Thresholds
 
     def score(self, episode: Episode) -> Judged:
         """Judge a run by itself."""
-        return Judged(self.judge(episode.run), self.threshold)
+        return Judged(self.judge(episode.run), *self.thresholds)
 
 
 @dataclass(frozen=True, slots=True)
 class Unlearned:
-    """A method that looks at a run and its reference only; the training runs give its threshold."""
+    """A method that looks at a run and its reference only; the training runs give its thresholds."""
 
     name: str
     judge: Judge
@@ -40,16 +39,15 @@ class Unlearned:
     probabilities: bool = False
 
     def train(self, runs: Sequence[Run], seed: int) -> Fixed:
-        """Find the threshold that separates best on these runs."""
+        """Find the thresholds that separate best on these runs."""
         judge = lru_cache(maxsize=None)(self.judge)
-        return Fixed(judge, threshold_on(runs, judge))
+        return Fixed(judge, thresholds_on(runs, judge))
 
 
-def threshold_on(runs: Sequence[Run], judge: Judge) -> float:
-    """The threshold of the best F1 over all samples of these runs that aren't doubtful."""
-    scores = np.concatenate([judge(run)[~run.doubtful] for run in runs])
-    labels = np.concatenate([run.labels[~run.doubtful] for run in runs])
-    return best_threshold(scores, labels)
+def thresholds_on(runs: Sequence[Run], judge: Judge) -> Thresholds:
+    """The best thresholds over the samples of these runs that aren't doubtful."""
+    scores = [judge(run)[~run.doubtful] for run in runs]
+    return thresholds(scores, [run.labels[~run.doubtful] for run in runs], runs[0].interval)
 
 
 @lru_cache(maxsize=256)

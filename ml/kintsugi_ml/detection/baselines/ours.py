@@ -10,21 +10,43 @@ from kintsugi.domain.frame import Floats
 from kintsugi_ml.detection.features import chosen
 from kintsugi_ml.detection.model import Model
 from kintsugi_ml.detection.protocol import Episode, Judged, Run
-from kintsugi_ml.detection.shots import decide_labelled, examples_of, train_familiar
-from kintsugi_ml.detection.stack import Decision, Step
+from kintsugi_ml.detection.shots import Decided, decide_labelled, examples_of, train_familiar
+from kintsugi_ml.detection.stack import Decision, Examples, Step
 from kintsugi_ml.detection.training import calibrate, crossfit, whole, zero_shot
 
 
-def fit(runs: Sequence[Run], seed: int, trained_on: str) -> Model:
+@dataclass(frozen=True, slots=True)
+class PerSample:
+    """The probability that best tells single samples apart, of each step; the model's own thresholds raise alarms."""
+
+    first: float
+    labelled: float
+    familiar: float
+
+    def threshold(self, examples: Examples | None) -> float:
+        """Of the step that such examples call for."""
+        if examples is None or not len(examples):
+            return self.first
+        return self.labelled if examples.labels.any() else self.familiar
+
+
+def fit(runs: Sequence[Run], seed: int, trained_on: str) -> tuple[Model, PerSample]:
     """All three steps from these runs."""
     logits = crossfit(runs, seed)
-    calibration, threshold = calibrate(runs, logits)
-    return Model(
-        first=Step(zero_shot(tuple(runs), seed), Decision(calibration, threshold)),
-        labelled=decide_labelled(runs, logits, seed),
-        familiar=train_familiar(runs, logits, seed),
+    first, labelled = calibrate(runs, logits), decide_labelled(runs, logits, seed)
+    forest, familiar = train_familiar(runs, logits, seed)
+    model = Model(
+        first=Step(zero_shot(tuple(runs), seed), _alarming(first)),
+        labelled=_alarming(labelled),
+        familiar=Step(forest, _alarming(familiar)),
         trained_on=trained_on,
     )
+    return model, PerSample(first[1].sample, labelled[1].sample, familiar[1].sample)
+
+
+def _alarming(decided: Decided) -> Decision:
+    calibration, thresholds = decided
+    return Decision(calibration, thresholds.event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +54,7 @@ class Stacked:
     """A model in the harness."""
 
     model: Model
+    per_sample: PerSample
 
     def score(self, episode: Episode) -> Judged:
         """Judge with whichever step fits the examples."""
@@ -39,12 +62,12 @@ class Stacked:
         logits = self._logits(episode.run)
         given = self._given(episode)
         examples = examples_of(episode, given) if given else None
-        threshold = self.model.threshold(examples)
+        thresholds = self.per_sample.threshold(examples), self.model.threshold(examples)
         if examples is None or not len(examples):
-            return Judged(self.model.first.decision.calibration.probability(logits), threshold)
+            return Judged(self.model.first.decision.calibration.probability(logits), *thresholds)
         interval = episode.run.interval
         probability, _ = self.model.weigh(logits, seen.points, seen.anchors, examples, interval)
-        return Judged(probability, threshold)
+        return Judged(probability, *thresholds)
 
     def _logits(self, run: Run) -> Floats:
         return self.model.first.forest.logits(chosen(whole(run).features))
@@ -62,7 +85,7 @@ class Stack:
 
     def train(self, runs: Sequence[Run], seed: int) -> Stacked:
         """Fit all three steps on these runs."""
-        return Stacked(fit(runs, seed, "the training classes"))
+        return Stacked(*fit(runs, seed, "the training classes"))
 
 
 METHODS: Final = (Stack(),)

@@ -14,13 +14,14 @@ from kintsugi_ml.detection.features import chosen
 from kintsugi_ml.detection.meta import encoder, outer, reconstruct
 from kintsugi_ml.detection.meta.nets import one_thread
 from kintsugi_ml.detection.meta.outer import KINDS, Kind
-from kintsugi_ml.detection.protocol import Episode, Judged, Method, Run, episode
-from kintsugi_ml.detection.shots import counting, decide, episodes, examples_of
-from kintsugi_ml.detection.stack import Decision, Step
+from kintsugi_ml.detection.protocol import Episode, Judged, Method, Run, Source, Thresholds, episode
+from kintsugi_ml.detection.shots import Decided, counting, episodes, examples_of
 from kintsugi_ml.detection.tokens import LONG_S, mean_over, samples
-from kintsugi_ml.detection.training import calibrate, crossfit, whole, zero_shot
+from kintsugi_ml.detection.training import calibrate, crossfit, decide, whole, zero_shot
+from kintsugi_ml.detection.trees import Forest
 
 _SHOTS: Final = 5
+SOURCES: Final[tuple[Source, ...]] = ("same", "other")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,19 +30,20 @@ class Adapting:
 
     kind: Kind
     net: Any
-    first: Step
-    labelled: Decision
+    first: Forest
+    plain: Decided
+    labelled: Decided
 
     def score(self, episode: Episode) -> Judged:
         """Adapt, then judge; scores are averaged over 5 s, as the shipped detector's are."""
         runs = [episode.run] if episode.support is None else [episode.run, episode.support.run]
-        logits = {run.name: self.first.forest.logits(chosen(whole(run).features)) for run in runs}
+        logits = {run.name: self.first.logits(chosen(whole(run).features)) for run in runs}
         examples = examples_of(episode, logits)
         if examples is None or not examples.labels.any():
-            decision = self.first.decision
-            return Judged(decision.calibration.probability(logits[episode.run.name]), decision.threshold)
-        found = judged(self.kind, self.net, episode, logits)
-        return Judged(self.labelled.calibration.probability(found), self.labelled.threshold)
+            calibration, thresholds = self.plain
+            return Judged(calibration.probability(logits[episode.run.name]), *thresholds)
+        calibration, thresholds = self.labelled
+        return Judged(calibration.probability(judged(self.kind, self.net, episode, logits)), *thresholds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +63,14 @@ class Learner:
     def train(self, runs: Sequence[Run], seed: int) -> Adapting:
         """Learn; calibration and threshold come from the training classes' own episodes."""
         logits = crossfit(runs, seed)
-        calibration, threshold = calibrate(runs, logits)
         net = outer.learn(self.kind, runs, seed, self.steps)
         scores, labels = [], []
         for chosen_one, _ in episodes(runs, logits, seed, ("same", "other")):
             kept = counting(chosen_one)
             scores.append(judged(self.kind, net, chosen_one, logits)[kept])
             labels.append(chosen_one.run.labels[kept])
-        return Adapting(
-            self.kind,
-            net,
-            Step(zero_shot(tuple(runs), seed), Decision(calibration, threshold)),
-            decide(np.concatenate(scores), np.concatenate(labels)),
-        )
+        plain, labelled = calibrate(runs, logits), decide(scores, labels, runs[0].interval)
+        return Adapting(self.kind, net, zero_shot(tuple(runs), seed), plain, labelled)
 
 
 def judged(kind: Kind, net: Any, episode: Episode, logits: dict[str, Floats]) -> Floats:
@@ -96,13 +93,14 @@ class Told:
     headed: encoder.Headed
     plain: encoder.Headed
     tell: Tell
-    decision: Decision
+    decided: Decided
 
     def score(self, episode: Episode) -> Judged:
         """Use the examples, then judge."""
         with one_thread():
             logits = self.logits(episode)
-        return Judged(self.decision.calibration.probability(logits), self.decision.threshold)
+        calibration, thresholds = self.decided
+        return Judged(calibration.probability(logits), *thresholds)
 
     def logits(self, episode: Episode) -> Floats:
         """Scores `[T]`."""
@@ -127,15 +125,15 @@ class Encoding:
         with one_thread():
             plain = encoder.pretrain(runs, seed)
             headed = plain if self.learn is encoder.pretrain else self.learn(runs, seed)
-            raw = Told(headed, plain, self.tell, Decision(Calibration(), 0.5))
+            raw = Told(headed, plain, self.tell, (Calibration(), Thresholds(0.5, 0.5)))
             scores, labels = [], []
             for run in runs:
-                for source in ("same", "other"):
+                for source in SOURCES:
                     chosen_one = episode(run, source, _SHOTS, seed, runs)
                     kept = counting(chosen_one)
                     scores.append(raw.logits(chosen_one)[kept])
                     labels.append(run.labels[kept])
-        return Told(headed, plain, self.tell, decide(np.concatenate(scores), np.concatenate(labels)))
+        return Told(headed, plain, self.tell, decide(scores, labels, runs[0].interval))
 
 
 METHODS: Final[tuple[Method, ...]] = (
