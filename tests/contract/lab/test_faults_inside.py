@@ -47,6 +47,7 @@ INSERT INTO documents (email) SELECT 'n' || n FROM generate_series(1, 2000) n;
 CREATE INDEX documents_email ON documents (email);
 CREATE TABLE jobs (id bigserial PRIMARY KEY, state text, payload text, updated_at timestamptz DEFAULT now());
 CREATE INDEX jobs_state_id ON jobs (state, id);
+CREATE TABLE imports (id bigserial PRIMARY KEY, reference text, payload text);
 CREATE TABLE tasks (id bigserial PRIMARY KEY, state text, owner int) WITH (autovacuum_enabled = false);
 INSERT INTO tasks (state, owner) SELECT 'closed', n % 50 FROM generate_series(1, 40000) n;
 CREATE TABLE task_parts (id bigserial PRIMARY KEY, task_id bigint, weight int);

@@ -18,6 +18,8 @@ from kintsugi_ml.lab.world import REPLICA, World
 
 CYCLE_SECONDS = 1.0
 """Length of one duty cycle: the process is stopped for a share of it."""
+LONGEST_PAUSE = 20.0
+"""Seconds; of a few a replica that has little to replay would show nothing."""
 
 
 class _StoppedProcess(Fault):
@@ -66,6 +68,7 @@ class ReplicationLag(_StoppedProcess):
     """The replica receives everything and shows it late.
 
     No client waits for replay (`synchronous_commit = on`), so reads from the replica are what is hurt: the delay.
+    Severity, ramped: how long the pauses become, 8 to 20 s.
     """
 
     name: ClassVar[str] = "replication-lag"
@@ -74,11 +77,22 @@ class ReplicationLag(_StoppedProcess):
     effect: ClassVar[Effect] = Effect(client=None, signal="replication_delay", factor=3.0)
 
     async def inject(self, ramp: float) -> None:
-        """Pause replay, or stop the replaying process for longer and longer."""
+        """Pause replay, for good or for longer and longer."""
         if ramp == 0:
             await self.world.sql("SELECT pg_wal_replay_pause()", replica=True)
         else:
-            self.background(self._stop_and_go(ramp, "startup"))
+            self.background(self._pauses(ramp))
+
+    async def _pauses(self, ramp: float) -> None:
+        """Pause for longer and longer, up to `LONGEST_PAUSE`: the replica falls behind and catches up ever later."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while True:
+            level = min(1.0, (loop.time() - began + CYCLE_SECONDS) / ramp)
+            await self.world.sql("SELECT pg_wal_replay_pause()", replica=True)
+            await asyncio.sleep(self.scaled(0.4, 1.0) * LONGEST_PAUSE * level)
+            await self.world.sql("SELECT pg_wal_replay_resume()", replica=True)
+            await asyncio.sleep(CYCLE_SECONDS / 2)
 
     async def remedy(self, action: str) -> None:
         """`resume-replay`."""
