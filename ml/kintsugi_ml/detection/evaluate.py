@@ -111,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folds = {trial.name: trial.folds(data) for trial in chosen}
     if options.command in ("run", "all"):
         for trial in chosen:
-            some = [fold for fold in folds[trial.name] if not options.fold or fold.name in options.fold]
+            some = [fold for fold in folds[trial.name] if not options.fold or fold.name.startswith(tuple(options.fold))]
             run(some, wanted, range(options.seeds), options.out / trial.name, say, trial.sources)
     if options.command in ("summary", "all"):
         _summarise(options, folds, [*(method.name for method in known), STATISTICAL])
@@ -156,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--model", type=Path, default=SHIPPED, help="where `ship` writes the model")
     add("--trial", action="append", choices=[trial.name for trial in TRIALS], help="only this one (may be repeated)")
     add("--method", action="append", default=[], help="only this one (may be repeated)")
-    add("--fold", action="append", help="only this one (may be repeated)")
+    add("--fold", action="append", help="only those that begin so (may be repeated)")
     add("--seeds", type=int, default=5)
     add("--draws", type=int, default=results.RESAMPLES)
     return parser

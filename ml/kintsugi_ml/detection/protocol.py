@@ -34,7 +34,8 @@ SLACK_S = 3.0
 Source = Literal["none", "same", "other", "strict", "normals"]
 """Where the examples come from. `same` run: the k normal ones at random; `strict`: they precede the last anomalous
 example, and what is scored comes after it; `other`: another run of the class; `normals`: k normal ones of the same run
-and no anomalous ones."""
+and no anomalous ones. A run in which all is normal has no anomalous ones to give: for it `same` and `strict` mean those
+of a fault on the same system."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -180,7 +181,7 @@ def episode(run: Run, source: Source, k: int, seed: int, others: Sequence[Run] =
     if source == "none" or k == 0:
         return Episode(run, None, everything)
     random = np.random.default_rng([seed, k, zlib.crc32(run.name.encode())])
-    if source == "other":
+    if source == "other" or (source in ("same", "strict") and not run.labels.any()):
         found = donors(run, others)
         if not found:
             return Episode(run, None, ~everything)

@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kintsugi_ml.detection.protocol import Run, by_class, by_system, episode, every
+from kintsugi_ml.detection.protocol import Run, Source, by_class, by_system, episode, every
 from kintsugi_ml.detection.shots import decide_labelled
 from kintsugi_ml.detection.training import copies, crossfit, rows, see
 
@@ -40,10 +40,12 @@ def test_a_system_left_out_is_only_judged(toy_runs: list[Run]) -> None:
 def test_examples_for_a_normal_run_come_from_a_fault_on_the_same_system(a_run: ARun) -> None:
     calm = replace(a_run("calm", "null"), labels=np.zeros(100, dtype=np.bool_))
     fault, elsewhere = a_run("fault", "lock"), replace(a_run("elsewhere", "lock"), system="another")
-    chosen = episode(calm, "other", 5, 0, [elsewhere, fault, calm])
-    assert chosen.support is not None
-    assert chosen.support.run is fault
-    assert chosen.scored.all()
+    sources: tuple[Source, ...] = ("other", "same", "strict")
+    for source in sources:
+        chosen = episode(calm, source, 5, 0, [elsewhere, fault, calm])
+        assert chosen.support is not None
+        assert chosen.support.run is fault
+        assert chosen.scored.all()
 
 
 def test_without_another_run_of_its_class_nothing_of_a_run_is_scored(a_run: ARun) -> None:
