@@ -18,8 +18,8 @@ def combined(evidence: Floats, tamed: Floats, likeness: Floats, symptom: Floats)
     """Evidence per row `[T]`, 1 is the flagging threshold.
 
     1. **Statistics decide**, as long as a database has no examples. A model that has never seen the database does not:
-       on the lab's runs it found what the statistics found, no sooner, and raised more false alarms
-       (docs/detection.md). Its probability is shown, and that is all.
+       on the lab's runs it found what the statistics found, as a rule no sooner, and raised half as many false alarms
+       again (docs/detection.md). Its probability is shown, and that is all.
     2. **An anomaly that is known here opens sooner**: with anomalous examples of this database, two of three samples
        that the model finds like them are enough, if a symptom has left its band as well. It is the model that weighs
        which signals tell; the symptom keeps it from alarming at what hurts nobody.
