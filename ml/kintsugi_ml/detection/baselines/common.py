@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -40,8 +40,14 @@ class Unlearned:
 
     def train(self, runs: Sequence[Run], seed: int) -> Fixed:
         """Find the thresholds that separate best on these runs."""
-        judge = lru_cache(maxsize=None)(self.judge)
+        judge = partial(judged_by, self.judge)
         return Fixed(judge, thresholds_on(runs, judge))
+
+
+@lru_cache(maxsize=8192)
+def judged_by(judge: Judge, run: Run) -> Floats:
+    """A run's scores, computed once, however many folds it is in."""
+    return judge(run)
 
 
 def thresholds_on(runs: Sequence[Run], judge: Judge) -> Thresholds:
