@@ -107,7 +107,10 @@ def remedies(known: Manifest) -> Iterator[str]:
 
 def weak(known: Manifest) -> Iterator[str]:
     """What a reader should not rest much on."""
-    found = [*_weak(known), *(f"- **{item.fault}** could not be had here: {item.reason}" for item in known.skipped)]
+    found = [
+        *_weak(known),
+        *(f"- **{item.fault}** was skipped where it could not be had: {item.reason}." for item in known.skipped),
+    ]
     yield from found or ["No class by the rules above."]
 
 

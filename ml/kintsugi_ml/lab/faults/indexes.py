@@ -112,14 +112,15 @@ BATCH_SECONDS: Final = 0.25
 index: 1 MB/s of WAL with the usual two indexes, 4 MB/s and half a core with fourteen more."""
 IMPORT: Final = f"""
 INSERT INTO {IMPORTS} (reference, payload)
-    SELECT md5(random()::text), md5(random()::text) || md5(row::text) FROM generate_series(1, {ROWS_A_BATCH}) row
+    SELECT md5(random()::text), md5(random()::text) || md5(row::text) FROM generate_series(1, $1) row
 """
 
 
 class TooManyIndexes(ServiceFault):
-    """Severity: how many, 6 to 14. Ramped: they come one by one while the import runs.
+    """Severity: how many, 6 to 14. Ramped: the import begins with little and takes in more and more.
 
-    Not on a table of the workload's: there, building them would be felt more than having them.
+    They are made before, on a table that is empty but for the import: otherwise building them would be felt more than
+    having them.
     """
 
     name: ClassVar[str] = "too-many-indexes"
@@ -127,31 +128,27 @@ class TooManyIndexes(ServiceFault):
     root: ClassVar[str] = "storage"
     effect: ClassVar[Effect] = Effect(client=1.5, signal="wal_bytes", factor=2.0)
     application: ClassVar[str] = "nightly-import"
+    _share: float
 
     async def inject(self, ramp: float) -> None:
-        """Make the indexes, at once or evenly over `ramp` seconds, and start the import."""
+        """Make the indexes and start the import, at its full rate or growing over `ramp` seconds."""
+        columns = itertools.islice(_columns(COLUMNS), round(self.scaled(6, 14)))
         builder = await self.open("index-advisor")
-        names = [f"{PREFIX}{number:02d}" for number in range(round(self.scaled(6, 14)))]
-        statements = [
-            f"CREATE INDEX {name} ON {IMPORTS} ({', '.join(columns)})"
-            for name, columns in zip(names, _columns(COLUMNS), strict=False)
-        ]
-        if ramp == 0:
-            await builder.execute("; ".join(statements))
-        else:
-            self.background(self._build(builder, statements, ramp / len(statements)))
+        for number, indexed in enumerate(columns):
+            await builder.execute(f"CREATE INDEX {PREFIX}{number:02d} ON {IMPORTS} ({', '.join(indexed)})")
+        self._share = 0.0
+        self.background(self._more(ramp))
         self.background(self._import(await self.open()))
 
-    async def _build(self, builder: asyncpg.Connection, statements: Sequence[str], pause: float) -> None:
-        for statement in statements:
-            await builder.execute(statement)
-            await asyncio.sleep(pause)
+    async def _more(self, ramp: float) -> None:
+        async for level in self.grow(ramp):
+            self._share = level
 
     async def _import(self, session: asyncpg.Connection) -> None:
         clock = asyncio.get_running_loop().time
         while True:
             due = clock() + BATCH_SECONDS
-            await session.execute(IMPORT)
+            await session.execute(IMPORT, max(1, round(ROWS_A_BATCH * self._share)))
             await asyncio.sleep(max(0.0, due - clock()))
 
     async def repair(self) -> None:
