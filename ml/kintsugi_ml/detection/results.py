@@ -119,10 +119,12 @@ def precision(runs: Sequence[Judgement], weights: Floats) -> Floats:
 
 
 def f1(runs: Sequence[Judgement], weights: Floats) -> Floats:
-    """F1 per sample at the method's own threshold."""
-    counts = [(np.count_nonzero(r.flags & r.labels), np.count_nonzero(r.flags != r.labels)) for r in runs]
-    right, wrong = (weights @ np.array(counts, dtype=np.float64)).T
-    return _ratio(2 * right, 2 * right + wrong)
+    """F1 per sample at the method's own threshold; there is none where nothing is anomalous."""
+    counts = [
+        (np.count_nonzero(r.flags & r.labels), np.count_nonzero(r.flags != r.labels), r.labels.any()) for r in runs
+    ]
+    right, wrong, events = (weights @ np.array(counts, dtype=np.float64)).T
+    return np.where(events > 0, _ratio(2 * right, 2 * right + wrong), np.nan)
 
 
 def volume(runs: Sequence[Judgement], weights: Floats) -> Floats:

@@ -69,7 +69,8 @@ def test_the_delay_of_a_draw_is_the_median_over_its_runs() -> None:
 
 def test_a_fold_without_an_event_has_no_precision_but_false_alarms() -> None:
     fold = a_fold()[3:]
-    assert np.isnan(results.precision(fold, np.ones((1, 1)))[0])
+    for figure in (results.precision, results.f1, results.event_f1):
+        assert np.isnan(figure(fold, np.ones((1, 1)))[0])
     assert results.false_alarms(fold, np.ones((1, 1)))[0] > 0
 
 
