@@ -23,7 +23,7 @@ from kintsugi.shell import models
 from kintsugi.stages.learned import LearnedDetector
 from kintsugi.stages.ports import DetectorState, Observed
 from kintsugi_ml.lab import dataset
-from kintsugi_ml.lab.manifest import Entry
+from kintsugi_ml.lab.manifest import NOTHING, Entry
 from kintsugi_ml.lab.signals import recorded
 
 CATALOGUE = recorded()
@@ -55,6 +55,14 @@ class Case:
     @property
     def lifted(self) -> float:
         return float(self.entry.lifted_at or 0) - float(self.entry.injected_at or 0)
+
+    @property
+    def harmless_until(self) -> float:
+        """A remedy that nobody needed may do harm itself: what follows one is not judged in a harmless run."""
+        entry = self.entry
+        if not self.negative or entry.parts is None or entry.remedy is None or entry.remedy.action == NOTHING:
+            return float("inf")
+        return float(entry.parts.remedied - entry.parts.injected)
 
     def part(self, start: float, end: float) -> Frame:
         zero = float(self.entry.injected_at or 0)
@@ -152,7 +160,7 @@ def line(name: str, chosen: Sequence[Case], verdicts: Sequence[Verdicts], after:
     found, faults, delays, alarms, seconds, loud = 0, 0, [], 0, 0.0, 0.0
     for case, verdict in zip(chosen, verdicts, strict=True):
         begin = after.get(case.entry.id, 0.0)
-        judged = case.times > begin
+        judged = (case.times > begin) & (case.times < case.harmless_until)
         flags = verdict.flagged & judged
         if case.negative:
             seconds += float(judged.sum())

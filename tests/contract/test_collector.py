@@ -305,6 +305,22 @@ async def test_sessions_of_kintsugi_count_only_against_the_limit(monitored: Data
     assert during.value(backends) == before.value(backends) + 2
 
 
+async def test_upkeep_and_exports_are_no_long_queries(monitored: Database) -> None:
+    longest = "kintsugi_pg_longest_query_seconds"
+    async with collecting(a_config(monitored.server, database=monitored.name)) as scrape, session(monitored) as one:
+        export = asyncio.create_task(one.copy_from_query("SELECT pg_sleep(1.2)", output="/dev/null"))
+        await asyncio.sleep(0.8)
+        exporting = await scrape()
+        await export
+        question = asyncio.create_task(one.execute(" SELECT pg_sleep(1.2)"))
+        await asyncio.sleep(0.8)
+        asking = await scrape()
+        await question
+    assert exporting.value("kintsugi_pg_active_sessions") == asking.value("kintsugi_pg_active_sessions") == 1
+    assert exporting.value(longest) == 0
+    assert asking.value(longest) > 0.5
+
+
 async def test_a_terminated_collector_session_makes_no_gap(monitored: Database) -> None:
     ours = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'kintsugi/collect'"
     async with collecting(a_config(monitored.server, database=monitored.name)) as scrape:

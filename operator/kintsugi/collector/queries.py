@@ -56,6 +56,7 @@ WITH s AS MATERIALIZED (
     backend_type = 'client backend' AS client,
     coalesce(datname = current_database(), false) AS here,
     coalesce(application_name, '') LIKE 'kintsugi/%' AS ours,
+    query ~* '^\\s*(vacuum|analyze|reindex|cluster|copy|create\\s+(unique\\s+)?index)\\y' AS upkeep,
     extract(epoch FROM clock_timestamp() - xact_start)::float8 AS xact_age,
     extract(epoch FROM clock_timestamp() - query_start)::float8 AS query_age,
     extract(epoch FROM clock_timestamp() - state_change)::float8 AS state_age,
@@ -75,7 +76,7 @@ FROM (
   FROM working
 ) w, (
   SELECT count(*) FILTER (WHERE state = 'active') AS active_sessions,
-    coalesce(max(query_age) FILTER (WHERE state = 'active'), 0) AS longest_query_seconds,
+    coalesce(max(query_age) FILTER (WHERE state = 'active' AND NOT upkeep), 0) AS longest_query_seconds,
     coalesce(max(xact_age), 0) AS longest_transaction_seconds,
     count(*) FILTER (WHERE state LIKE 'idle in transaction%') AS idle_in_transaction_sessions,
     coalesce(max(state_age) FILTER (WHERE state LIKE 'idle in transaction%'), 0) AS idle_in_transaction_seconds
@@ -271,7 +272,7 @@ HELP: Final[Mapping[str, str]] = {
     "wal_waiters": "Sessions that wait for the WAL to be written or flushed.",
     "sync_replication_waiters": "Commits that wait for a synchronous replica.",
     "active_sessions": "Client sessions of the database that run a statement.",
-    "longest_query_seconds": "Age of the oldest running statement of a client of the database.",
+    "longest_query_seconds": "Age of the oldest running statement of a client of the database; upkeep and COPY aside.",
     "longest_transaction_seconds": "Age of the oldest open transaction of a client of the database.",
     "idle_in_transaction_sessions": "Client sessions of the database that are idle in a transaction.",
     "idle_in_transaction_seconds": "How long the longest of them has been idle.",
