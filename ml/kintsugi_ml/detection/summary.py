@@ -20,7 +20,7 @@ import numpy as np
 
 from kintsugi.domain.frame import Floats
 from kintsugi_ml.detection import metrics, results
-from kintsugi_ml.detection.protocol import Fold
+from kintsugi_ml.detection.protocol import Fold, Source
 from kintsugi_ml.detection.results import Judgement, Unit, judgements
 from kintsugi_ml.detection.trials import SETS, Set
 
@@ -41,16 +41,18 @@ def document(
 ) -> dict[str, Any]:
     """Everything but `made`, of what is there; `folds` by trial, `names` the methods."""
     out: dict[str, Any] = {"baselines": {}, "differences": {}, "classes": {}, "reliability": {}}
+    caches: dict[tuple[str, bool], dict[tuple[Path, ...], Figures]] = {}
     for one in SETS:
         if one.trial not in folds:
             continue
         known = folds[one.trial]
+        cache = caches.setdefault((one.trial, one.masked), {})
         weights = results.resamples({fold.name: len(fold.test) for fold in known}, draws)
         for k in SHOTS:
             found = {
                 name: figures
                 for name in names
-                if (figures := _figures(folder / one.trial, known, one, name, k, seeds, weights)) is not None
+                if (figures := _figures(folder / one.trial, known, one, name, k, seeds, weights, cache)) is not None
             }
             _tell(out, one.name, f"k{k}", found, shipped)
     return out
@@ -70,27 +72,40 @@ def _tell(out: dict[str, Any], name: str, k: str, found: Mapping[str, Figures], 
 
 
 def _figures(
-    folder: Path, folds: Sequence[Fold], one: Set, name: str, k: int, seeds: int, weights: Mapping[str, Floats]
+    folder: Path,
+    folds: Sequence[Fold],
+    one: Set,
+    name: str,
+    k: int,
+    seeds: int,
+    weights: Mapping[str, Floats],
+    known: dict[tuple[Path, ...], Figures],
 ) -> Figures | None:
-    """None unless every fold is there; a method that uses no examples has the same figures for every k."""
-    units = []
-    for fold in folds:
-        for seed in range(seeds):
-            files = [
-                Unit(name, fold.name, "none" if k == 0 else one.source, k, seed).file(folder),
-                Unit(name, fold.name, "none", 0, seed).file(folder),
-            ]
-            file = next((file for file in files if file.exists()), None)
-            if file is not None:
-                kept = results.read(file)
-                units.append((fold.name, judgements(kept, fold.test, masked=one.masked)))
-    if {fold for fold, _ in units} != {fold.name for fold in folds}:
+    """None unless every fold is there; `known` are those of the same trial and mask by their files."""
+    source: Source = "none" if k == 0 or not _uses_examples(folder, name) else one.source
+    shots = 0 if source == "none" else k
+    wanted = [Unit(name, fold.name, source, shots, seed) for fold in folds for seed in range(seeds)]
+    there = [(unit, unit.file(folder)) for unit in wanted if unit.file(folder).exists()]
+    if {unit.fold for unit, _ in there} != {fold.name for fold in folds}:
         return None
-    draws = {
-        metric: results.mean([figure(judged, weights[fold]) for fold, judged in units])
-        for metric, figure in results.FIGURES.items()
-    }
-    return Figures(draws, units)
+    files = tuple(file for _, file in there)
+    if files not in known:
+        tests = {fold.name: fold.test for fold in folds}
+        units = [
+            (unit.fold, judgements(results.read(file), tests[unit.fold], masked=one.masked)) for unit, file in there
+        ]
+        draws = {
+            metric: results.mean([figure(judged, weights[fold]) for fold, judged in units])
+            for metric, figure in results.FIGURES.items()
+        }
+        known[files] = Figures(draws, units)
+    return known[files]
+
+
+def _uses_examples(folder: Path, name: str) -> bool:
+    """Whether anything was scored with examples; a method that uses none has the same figures for every k."""
+    of_method = Unit(name, "any", "none", 0, 0).file(folder).parents[1]
+    return any(not one.name.startswith("none") for one in of_method.glob("*"))
 
 
 def _numbers(figures: Figures) -> dict[str, Any]:

@@ -78,6 +78,20 @@ def test_a_method_that_was_not_run_on_every_fold_has_no_figures(tmp_path: Path, 
     assert "dbsherlock raw" not in told(tmp_path, toy_runs)
 
 
+def test_figures_without_examples_do_not_stand_in_for_those_with_some(tmp_path: Path, toy_runs: list[Run]) -> None:
+    evaluate.run(by_class(toy_runs), [Truth()], [0], tmp_path / "dbsherlock", hush, ("other",))
+    found = told(tmp_path, toy_runs)
+    assert set(found["dbsherlock raw"]) == {"k0"}
+    assert set(found["dbsherlock raw, other run"]) == {"k0", "k1", "k5", "k10"}
+
+
+def test_a_method_without_examples_has_the_same_figures_for_every_k(tmp_path: Path, toy_runs: list[Run]) -> None:
+    going(tmp_path / "dbsherlock", toy_runs, Truth())
+    going(tmp_path / "dbsherlock", toy_runs, unlearned.METHODS[1])
+    found = told(tmp_path, toy_runs, "MAD z")["baselines"]["MAD z"]["dbsherlock raw"]
+    assert found["k0"] == found["k10"]
+
+
 def test_every_set_names_a_trial_that_draws_examples_from_there() -> None:
     sources = {trial.name: trial.sources for trial in TRIALS}
     assert all(one.source in sources[one.trial] for one in SETS)
