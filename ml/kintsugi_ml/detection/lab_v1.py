@@ -11,8 +11,8 @@ It knows the files only, not the laboratory that wrote them: `runs/<id>.json` sa
 it starts at did (or else the first that moved). `recovered` is the moment the same component was back for good; one
 that never was counts as anomalous until the cause was lifted. What lies between injection and effect is left out of
 every score, and so is what comes after `recovered` until every component that moved is back and `SETTLED_S` more: to
-alarm there is neither right nor wrong. In runs with nothing injected, or with a harmless event, all is normal and
-everything counts: each alarm in them is false.
+alarm there is neither right nor wrong. In runs with nothing injected, or with a harmless event, all is normal: each
+alarm in them is false. Only what follows a remedy that nobody needed is left out, for it may have done harm itself.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from kintsugi_ml.detection.normal import finite
 from kintsugi_ml.detection.protocol import Run
 
 DATA: Final = Path("data/lab-v1")
+NOTHING: Final = "nothing"
+"""The action of a run in which no remedy was tried."""
 
 SETTLED_S: Final = 5.0
 """After everything is back the longest window still holds what was before."""
@@ -74,12 +76,12 @@ def label(times: Floats, entry: Mapping[str, Any]) -> tuple[Bools, Bools]:
 
     Args:
         times: `[T]`, seconds since the injection.
-        entry: the run's entry: `negative`, `root`, `gate`, `parts`, `onsets`, `returned`.
+        entry: the run's entry: `negative`, `root`, `gate`, `parts`, `remedy`, `onsets`, `returned`.
     """
-    nothing = np.zeros(len(times), dtype=np.bool_)
-    if entry["negative"]:
-        return nothing, nothing.copy()
     parts, onsets, returned = entry["parts"], entry["onsets"], entry["returned"]
+    if entry["negative"]:
+        needless = (entry.get("remedy") or {}).get("action", NOTHING) != NOTHING
+        return np.zeros(len(times), dtype=np.bool_), needless & (times >= parts["remedied"] - parts["injected"])
     lifted = parts["lifted"] - parts["injected"]
     decisive = _decisive(entry)
     effect = 0.0 if decisive is None else float(onsets[decisive])

@@ -67,6 +67,11 @@ def test_what_never_came_back_is_anomalous_until_the_cause_was_lifted_and_then_l
 
 def test_all_of_a_harmless_run_is_normal_and_counts() -> None:
     assert spans(negative=True) == ([], [])
+    assert spans(negative=True, remedy={"action": "nothing"}) == ([], [])
+
+
+def test_what_a_needless_remedy_does_to_a_harmless_run_is_left_out() -> None:
+    assert spans(negative=True, remedy={"action": "checkpoint"}) == ([], TIMES[TIMES >= 30].tolist())
 
 
 def written(folder: Path, entry: dict[str, Any], rows: int = 90) -> None:
