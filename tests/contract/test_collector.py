@@ -308,7 +308,7 @@ async def test_sessions_of_kintsugi_count_only_against_the_limit(monitored: Data
 async def test_upkeep_and_exports_are_no_long_queries(monitored: Database) -> None:
     longest = "kintsugi_pg_longest_query_seconds"
     async with collecting(a_config(monitored.server, database=monitored.name)) as scrape, session(monitored) as one:
-        export = asyncio.create_task(one.copy_from_query("SELECT pg_sleep(1.2)", output="/dev/null"))
+        export = asyncio.create_task(one.copy_from_query("SELECT pg_sleep(1.2)", output=Path("/dev/null")))
         await asyncio.sleep(0.8)
         exporting = await scrape()
         await export
