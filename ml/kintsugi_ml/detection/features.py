@@ -1,4 +1,5 @@
-"""From metrics to one row of numbers per sample: 77 pools over the signals' tokens and 6 relations to the reference.
+"""From metrics to one row of numbers per sample: 77 pools over the signals' tokens and 18 relations to the
+reference.
 
 Any signals, in any order, at any interval, for one database or a thousand. Rows need `tokens.context(interval)` rows
 before them for their windows; the first rows of an input use what there is.
@@ -14,21 +15,27 @@ import numpy as np
 from kintsugi.domain.frame import Bools, Floats
 from kintsugi_ml.detection.normal import Normal, Singles, counters, learn, steps
 from kintsugi_ml.detection.pooling import POOLED, pool
-from kintsugi_ml.detection.relation import RELATIONS, Anchors, anchor, coordinates, relate
-from kintsugi_ml.detection.tokens import SHORT_S, context, directed, mean_over, samples, tokens
+from kintsugi_ml.detection.relation import KINDS, RELATIONS, WINDOWS, Anchors, anchor, coordinates, relate
+from kintsugi_ml.detection.tokens import context, directed, mean_over, samples, tokens
 
 FEATURES: Final = (*POOLED, *RELATIONS)
 """All of them are 0 in perfect normality and grow with distance from it."""
 
-LEAN: Final = ("nearest", "near3", "nearest_ratio", "coupling", "coupling_ratio", "beyond3.mean")
-"""What the shipped first step looks at. With all of them it learns the training classes by heart: on classes left
-out, boosting on the relations alone was better than with two dozen pools added (docs/models/detection.md)."""
+CLOSE: Final = tuple(name for name in RELATIONS if not name.startswith(KINDS[0]))
+"""The relations but for their size: what carries over best to classes and systems that are new."""
+
+LEAN: Final = (
+    *CLOSE,
+    *(f"{token}.{name}" for token in ("beyond3", "tail3", "mean5", "last") for name in ("q1", "mean", "above2")),
+)
+"""What the shipped first step looks at: all relations, and how far the worst signal, the average one and many of them
+are out. See `training.zero_shot` for why these."""
 
 _BLOCK: Final = 1 << 17  # cells (samples x signals) worked on at once, so that temporaries stay in the cache
 
 
 def chosen(features: Singles, names: tuple[str, ...] = LEAN) -> Singles:
-    """The named features `[N, F]` of rows of all of them `[N, 83]`."""
+    """The named features `[N, F]` of rows of all of them `[N, 95]`."""
     return features[:, [FEATURES.index(name) for name in names]]
 
 
@@ -63,7 +70,7 @@ class Reference:
 class Described:
     """Samples described.
 
-    `features` `[D, T, 83]`; `deviation` `[D, T, S]`, each signal's over 3 s in scales, 0 where it isn't measured;
+    `features` `[D, T, 95]`; `deviation` `[D, T, S]`, each signal's over 3 s in scales, 0 where it isn't measured;
     `judged` `[D, T]`, False where no known signal was measured within 5 s, so that nothing can be said.
     """
 
@@ -89,9 +96,9 @@ def refer(reference: Floats, interval: float, *, floor: Floats | None = None, hu
     counting = counters(reference)
     reference = steps(reference, counting)
     normal = learn(reference, floor)
-    mean3 = mean_over(directed(normal.standardise(reference), hurts), samples(SHORT_S, interval))
+    means = _means(directed(normal.standardise(reference), hurts), interval)
     width = normal.known.sum(axis=1).astype(np.float32)
-    return Reference(normal, anchor(coordinates(mean3), width), counting, interval, hurts)
+    return Reference(normal, anchor(coordinates(np.stack(means, axis=1)), width), counting, interval, hurts)
 
 
 def describe(reference: Reference, values: Floats) -> Described:
@@ -115,13 +122,18 @@ def describe(reference: Reference, values: Floats) -> Described:
 def _describe(part: Reference, values: Floats, out: Described, first: int, start: int, end: int) -> None:
     before = max(0, start - context(part.interval))
     deviation = directed(part.normal.standardise(values[:, before:end]), part.hurts)
-    mean3 = mean_over(deviation, samples(SHORT_S, part.interval))
+    means = _means(deviation, part.interval)
     kept = start - before
-    found = tokens(part.normal, deviation, mean3, part.interval)[:, :, kept:]
-    newest = np.nan_to_num(mean3[:, kept:], nan=0.0)
+    found = tokens(part.normal, deviation, means[0], part.interval)[:, :, kept:]
+    points = coordinates(np.stack([mean[:, kept:] for mean in means], axis=1))
     here = slice(first, first + len(values))
     out.judged[here, start:end] = (~np.isnan(found[3])).any(axis=-1)
-    out.deviation[here, start:end] = newest
+    out.deviation[here, start:end] = np.nan_to_num(means[0][:, kept:], nan=0.0)
     split = len(POOLED)
     out.features[here, start:end, :split] = pool(found)
-    out.features[here, start:end, split:] = relate(part.anchors, coordinates(newest))
+    out.features[here, start:end, split:] = relate(part.anchors, points)
+
+
+def _means(deviation: Singles, interval: float) -> list[Singles]:
+    """Deviations `[D, T, S]` averaged over each of the windows."""
+    return [mean_over(deviation, samples(window, interval)) for window in WINDOWS]

@@ -78,6 +78,39 @@ def test_windows_are_in_seconds() -> None:
     assert tokens.context(1.0) == 4
 
 
+def test_the_short_window_sees_first_that_an_event_is_over(calm: Build, spiked: Build) -> None:
+    values = spiked(calm(100), 60, 80, [1, 2, 3])
+    found = described(values[:40], values)
+    short, long = column(found, "nearest@1s"), column(found, "nearest@5s")
+    assert short[80:].max() < 1.5 * short[40:60].max()
+    assert long[80:83].min() > 1.5 * long[45:60].max()
+
+
+def test_the_long_window_sees_what_is_faint_more_clearly(calm: Build, spiked: Build) -> None:
+    values = spiked(calm(300), 200, 300, range(12), 1.04)
+    found = described(values[:100], values)
+
+    def clear(name: str) -> float:
+        calm_part, faint = column(found, name)[110:200], column(found, name)[210:]
+        return float((np.median(faint) - np.median(calm_part)) / calm_part.std())
+
+    assert clear("nearest@5s") > clear("nearest") > clear("nearest@1s")
+
+
+def test_windows_of_a_slow_scrape_are_the_same_single_sample(calm: Build, spiked: Build) -> None:
+    values = spiked(calm(100), 60, 80, [1, 2, 3])
+    found = described(values[:40], values, 5.0)
+    for kind in relation.KINDS:
+        np.testing.assert_array_equal(column(found, kind), column(found, f"{kind}@1s"))
+        np.testing.assert_array_equal(column(found, kind), column(found, f"{kind}@5s"))
+
+
+def test_examples_are_compared_in_the_coordinates_of_the_reference(calm: Build) -> None:
+    values = calm(60)
+    reference = refer(values[None, :40], 1.0)
+    np.testing.assert_array_equal(describe(reference, values[None, :40]).points, reference.anchors.points)
+
+
 def test_means_skip_what_is_missing() -> None:
     values = np.array([[[1.0], [np.nan], [3.0], [np.nan], [np.nan], [np.nan]]], dtype=np.float32)
     np.testing.assert_array_equal(tokens.mean_over(values, 3)[0, :, 0], [1, 1, 2, 3, 3, np.nan])
@@ -131,10 +164,10 @@ def test_a_floor_makes_small_changes_nothing() -> None:
 
 
 def test_the_precision_is_the_same_on_both_ways_to_compute_it() -> None:
-    points = np.random.default_rng(0).standard_normal((1, 20, 20)).astype(np.float32)
-    wide = np.concatenate([points, np.zeros((1, 20, 5), dtype=np.float32)], axis=2)
+    points = np.random.default_rng(0).standard_normal((1, 1, 20, 20)).astype(np.float32)
+    wide = np.concatenate([points, np.zeros((1, 1, 20, 5), dtype=np.float32)], axis=3)
     one, other = relation.anchor(points, np.array([20.0])), relation.anchor(wide, np.array([20.0]))
-    np.testing.assert_allclose(one.precision[0], other.precision[0, :20, :20], rtol=1e-2, atol=1e-3)
+    np.testing.assert_allclose(one.precision[0, 0], other.precision[0, 0, :20, :20], rtol=1e-2, atol=1e-3)
 
 
 numbers = st.floats(allow_nan=True, allow_infinity=True, width=64)
