@@ -65,6 +65,7 @@ lab-card: setup ## Assemble the manifest, check for leaks, draw the pictures and
 .PHONY: train-detection
 train-detection: torch ## Train the detector that ships, the same for the same data: under 30 minutes on 2 cores
 	@$(PYTHON) -m kintsugi_ml.detection.evaluate ship
+	@$(PYTHON) -m kintsugi_ml.lab.diagnosis --results docs/results/diagnosis.json --write
 
 .PHONY: bundle
 bundle: setup ## Pack the trained weights into the bundle that the operator loads (VERSION=2026.11.22)

@@ -97,8 +97,15 @@ def evaluate(known: Signatures, seed: int) -> dict[str, float]:
         "macro-F1": macro_f1(truth, answers),
         "macro-F1 without unknown": macro_f1(truth, forced),
         "called by its name": float(np.mean([t == a for t, a in zip(truth, answers, strict=True)])),
-        "unseen class called unknown": float(np.mean(refused)),
+        "right where it names one": _share(
+            [t == a for t, a in zip(truth, answers, strict=True) if a != diagnose.UNKNOWN]
+        ),
+        "unseen class called unknown": _share(refused),
     }
+
+
+def _share(found: Sequence[bool]) -> float:
+    return float(np.mean(found)) if found else float("nan")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
