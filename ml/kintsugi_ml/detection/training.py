@@ -8,7 +8,7 @@ score is made worse in a part of the episodes, as it will be where a class is ne
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final
@@ -168,15 +168,19 @@ def mean_of(one: Forest, other: Forest) -> Forest:
     )
 
 
+Learn = Callable[[tuple[Run, ...], int, tuple[str, ...]], Forest]
+
 MOST_FOLDS: Final = 9
 """Times that the first step is fitted so that each class is scored by one that doesn't know it."""
 
 
-def crossfit(runs: Sequence[Run], seed: int, names: tuple[str, ...] = LEAN) -> dict[str, Floats]:
-    """For each run, by name, the logits `[T]` of a model that knows none of its class."""
+def crossfit(
+    runs: Sequence[Run], seed: int, names: tuple[str, ...] = LEAN, learn: Learn = zero_shot
+) -> dict[str, Floats]:
+    """For each run, by name, the logits `[T]` of a model that knows none of its class; `learn` makes one."""
     out = {}
     for fold in protocol.by_class(runs, MOST_FOLDS):
-        forest = zero_shot(tuple(fold.train), seed, names)
+        forest = learn(tuple(fold.train), seed, names)
         for run in fold.test:
             out[run.name] = forest.logits(chosen(whole(run).features, names))
     return out

@@ -1,7 +1,8 @@
 """What is evaluated on what: the data of each trial, its folds, and the sets that docs/results/detection.json names.
 
-Three trials on DBSherlock (as recorded, and as a scrape every 5 s sees it) and on the lab (classes left out, workloads
-left out). In those on the lab DBSherlock is learned from as well: another engine, other signals.
+Trials on DBSherlock (as recorded, and as a scrape every 5 s sees it) and on the lab (classes left out, workloads left
+out). In those on the lab DBSherlock is learned from as well: another engine, other signals. In `transfer` nothing else
+is.
 """
 
 from __future__ import annotations
@@ -56,6 +57,10 @@ def _unseen_workload(data: Data) -> list[Fold]:
     return _with(dbsherlock.load(data.dbsherlock), by_system(lab_v1.load(data.lab)))
 
 
+def _transfer(data: Data) -> list[Fold]:
+    return _with(dbsherlock.load(data.dbsherlock), [Fold("lab", [], lab_v1.load(data.lab))])
+
+
 def _with(more: list[Run], folds: Sequence[Fold]) -> list[Fold]:
     """Folds with more to learn from, named after their runs too: the lab's grow, and scores of fewer are stale then."""
     out = []
@@ -71,6 +76,7 @@ TRIALS: Final = (
     Trial("dbsherlock-5s", _slow, ("same",)),
     Trial("lab-class", _unseen_class, ("same", "other")),
     Trial("lab-workload", _unseen_workload, ("same", "other")),
+    Trial("transfer", _transfer, ("same",)),
 )
 
 
@@ -100,4 +106,5 @@ SETS: Final = (
     Set("lab unseen class, other run", "lab-class", True, "other"),
     Set("lab unseen workload", "lab-workload", True, "same"),
     Set("lab unseen workload, other run", "lab-workload", True, "other"),
+    Set("lab, learned on DBSherlock only", "transfer", True, "same"),
 )
