@@ -7,8 +7,6 @@ so that an anomaly like none of them is *unknown*, which a choice among classes 
 
 from __future__ import annotations
 
-import json
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Final
 import numpy as np
 
 from kintsugi.domain.frame import Floats
+from kintsugi_ml.detection import weights
 from kintsugi_ml.detection.errors import ModelError
 
 UNKNOWN: Final = "unknown"
@@ -65,14 +64,13 @@ class Diagnosis:
     def save(self, path: Path) -> None:
         """Write the file."""
         about = {"format": FORMAT, "trained_on": self.trained_on, "least": self.least}
-        np.savez_compressed(
-            path,
-            about=np.array(json.dumps(about)),
-            classes=np.array(self.classes),
-            signals=np.array(self.signals),
-            weights=self.weights.astype(np.float32),
-            offset=self.offset.astype(np.float32),
-        )
+        arrays = {
+            "classes": np.array(self.classes),
+            "signals": np.array(self.signals),
+            "weights": self.weights.astype(np.float32),
+            "offset": self.offset.astype(np.float32),
+        }
+        weights.write(path, about, arrays)
 
 
 def squashed(deviation: Floats) -> Floats:
@@ -87,12 +85,7 @@ def load(path: Path) -> Diagnosis:
     Raises:
         ModelError: the file is missing, damaged or of another version; the message says what to do.
     """
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            arrays = {name: content[name] for name in content.files}
-        about = json.loads(str(arrays["about"]))
-        if about["format"] != FORMAT:
-            raise ModelError(f"{path} has format {about['format']}, this version reads {FORMAT}: install its own model")
+    with weights.read(path, FORMAT) as (about, arrays):
         found = Diagnosis(
             classes=tuple(arrays["classes"].tolist()),
             signals=tuple(arrays["signals"].tolist()),
@@ -101,10 +94,6 @@ def load(path: Path) -> Diagnosis:
             least=float(about["least"]),
             trained_on=str(about["trained_on"]),
         )
-    except FileNotFoundError:
-        raise ModelError(f"there is no model at {path}: install the package again, or name another file") from None
-    except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise ModelError(f"{path} is damaged ({error}): install it again") from None
     shape = (len(found.classes), len(found.signals))
     if found.weights.shape != shape or found.offset.shape != shape[:1] or shape[0] < 1:
         raise ModelError(f"{path} is damaged (its parts don't fit together): install it again")

@@ -6,8 +6,6 @@ The file is an `.npz` read without pickle, so a foreign one can be wrong but can
 
 from __future__ import annotations
 
-import json
-import zipfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from kintsugi.domain.frame import Bools, Floats
+from kintsugi_ml.detection import weights
 from kintsugi_ml.detection.calibrate import Calibration
 from kintsugi_ml.detection.errors import ModelError
 from kintsugi_ml.detection.features import LEAN
@@ -68,8 +67,7 @@ class Model:
             arrays[f"{name}.decision"] = _numbers(step.decision)
             arrays[f"{name}.inputs"] = np.array(inputs)
         arrays["labelled.decision"] = _numbers(self.labelled)
-        about = {"format": FORMAT, "trained_on": self.trained_on}
-        np.savez_compressed(path, about=np.array(json.dumps(about)), **arrays)
+        weights.write(path, {"format": FORMAT, "trained_on": self.trained_on}, arrays)
 
 
 def load(path: Path = SHIPPED) -> Model:
@@ -78,18 +76,9 @@ def load(path: Path = SHIPPED) -> Model:
     Raises:
         ModelError: the file is missing, damaged, of another version, or for other features.
     """
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            arrays = {name: content[name] for name in content.files}
-        about = json.loads(str(arrays["about"]))
-        if about["format"] != FORMAT:
-            raise ModelError(f"{path} has format {about['format']}, this version reads {FORMAT}: install its own model")
+    with weights.read(path, FORMAT) as (about, arrays):
         steps = {name: _step(path, name, inputs, arrays) for name, inputs in _STEPS.items()}
         return Model(**steps, labelled=_decision(path, "labelled", arrays), trained_on=str(about["trained_on"]))
-    except FileNotFoundError:
-        raise ModelError(f"there is no model at {path}: install the package again, or name another file") from None
-    except (OSError, KeyError, ValueError, TypeError, IndexError, EOFError, zipfile.BadZipFile) as error:
-        raise ModelError(f"{path} is damaged ({type(error).__name__}: {error}): install it again") from None
 
 
 @lru_cache(maxsize=1)

@@ -179,9 +179,7 @@ async def _replayed(made: World) -> bool:
     if not made.replica.running:
         return False
     try:
-        rows = await made.sql(
-            "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn) AS behind FROM pg_stat_replication"
-        )
+        rows = await made.sql(BEHIND)
     except LOST:
         return False
     return bool(rows) and all(row["behind"] is not None and row["behind"] < REPLAY_BYTES for row in rows)

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from kintsugi.api.database_logs import Logs
-from kintsugi.api.meta import Condition, Duration, Model, Name, ObjectMeta, Port, Status, Time
+from kintsugi.api.meta import Condition, Duration, HttpAuth, Model, Name, ObjectMeta, Port, Status, Time
 
 
 class Connection(Model):
@@ -24,13 +24,8 @@ class Connection(Model):
     )
 
 
-class PrometheusAuth(Model):
+class PrometheusAuth(HttpAuth):
     """Credentials for Prometheus: a Secret with `token`, or with `username` and `password`."""
-
-    type: Literal["bearer", "basic"] = Field(
-        description="bearer: the Secret has token. basic: it has username and password."
-    )
-    secret_ref: Name = Field(description="The Secret with the credentials.")
 
 
 class Metrics(Model):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from kintsugi.api.meta import Model, Name
+from kintsugi.api.meta import HttpAuth, Model, Name
 
 
 class LogFile(Model):
@@ -29,13 +29,8 @@ class LogPods(Model):
     container: Name | None = Field(default=None, description="The container, where a pod has several.")
 
 
-class LokiAuth(Model):
+class LokiAuth(HttpAuth):
     """Credentials for Loki: a Secret with `token`, or with `username` and `password`."""
-
-    type: Literal["bearer", "basic"] = Field(
-        description="bearer: the Secret has token. basic: it has username and password."
-    )
-    secret_ref: Name = Field(description="The Secret with the credentials.")
 
 
 class LogLoki(Model):

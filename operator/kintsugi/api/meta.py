@@ -122,6 +122,15 @@ Time = Annotated[
 ]
 
 
+class HttpAuth(Model):
+    """Credentials for an HTTP server; the subclass says for which."""
+
+    type: Literal["bearer", "basic"] = Field(
+        description="bearer: the Secret has token. basic: it has username and password."
+    )
+    secret_ref: Name = Field(description="The Secret with the credentials.")
+
+
 class Condition(Status):
     """One aspect of a status, as the Kubernetes API conventions have it."""
 

@@ -18,6 +18,11 @@ class Hurts(StrEnum):
     DOWN = "down"
     BOTH = "both"
 
+    @property
+    def sign(self) -> float:
+        """1 where a rise hurts, -1 where a fall does, 0 for both."""
+        return {Hurts.UP: 1.0, Hurts.DOWN: -1.0, Hurts.BOTH: 0.0}[self]
+
 
 class Role(StrEnum):
     """What a signal's deviation says.

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Final
 
 from kintsugi.api.database import MonitoredDatabase
-from kintsugi.api.database_logs import LogLoki, Logs
+from kintsugi.api.database_logs import Logs
 from kintsugi.engines.postgresql.logs.book import Book
 from kintsugi.engines.postgresql.logs.formats import decoder
 from kintsugi.engines.postgresql.logs.prefix import LinePrefixError
@@ -113,7 +113,11 @@ class LogReader:
         watch.beside[CONDITION] = _said(known)
 
     async def _source(self, database: MonitoredDatabase, logs: Logs, watch: Watch) -> LogSource:
-        endpoint = await self._endpoint(database.metadata.namespace, logs.loki) if logs.loki else None
+        endpoint, loki = None, logs.loki
+        if loki is not None:
+            endpoint = await self._secrets.endpoint(
+                database.metadata.namespace, loki.url, loki.auth, loki.ca_secret_ref
+            )
         fingerprint = (watch.uid, watch.spec_generation, endpoint)
         known = self._sources.get(watch.key)
         if known is None or known.fingerprint != fingerprint:
@@ -133,17 +137,6 @@ class LogReader:
         if root is None:
             raise LogError("OutsideCeiling", f"{path} is outside the operator's ceiling; see ceiling.logFiles")
         return FileLog(path, logs.format, new, root)
-
-    async def _endpoint(self, namespace: str, loki: LogLoki) -> Endpoint:
-        token, basic, ca = None, None, None
-        if loki.auth and loki.auth.type == "bearer":
-            token = (await self._secrets.get(namespace, loki.auth.secret_ref, "token"))["token"].strip()
-        elif loki.auth:
-            values = await self._secrets.get(namespace, loki.auth.secret_ref, "username", "password")
-            basic = (values["username"], values["password"])
-        if loki.ca_secret_ref:
-            ca = (await self._secrets.get(namespace, loki.ca_secret_ref, "ca.crt"))["ca.crt"]
-        return Endpoint(loki.url, token, basic, ca)
 
 
 def merge(watch: Watch) -> None:

@@ -124,15 +124,7 @@ class Observer:
 
     async def _endpoint(self, database: MonitoredDatabase) -> Endpoint:
         metrics, namespace = database.spec.metrics, database.metadata.namespace
-        token, basic, ca = None, None, None
-        if metrics.auth and metrics.auth.type == "bearer":
-            token = (await self._secrets.get(namespace, metrics.auth.secret_ref, "token"))["token"].strip()
-        elif metrics.auth:
-            values = await self._secrets.get(namespace, metrics.auth.secret_ref, "username", "password")
-            basic = (values["username"], values["password"])
-        if metrics.ca_secret_ref:
-            ca = (await self._secrets.get(namespace, metrics.ca_secret_ref, "ca.crt"))["ca.crt"]
-        return Endpoint(metrics.prometheus, token, basic, ca)
+        return await self._secrets.endpoint(namespace, metrics.prometheus, metrics.auth, metrics.ca_secret_ref)
 
     def _client(self, endpoint: Endpoint) -> Prometheus:
         return self._clients.setdefault(endpoint, Prometheus(endpoint))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
+from kintsugi.api.meta import HttpAuth
 from kintsugi.shell.errors import ForbiddenError, NotFoundError, ShellError, UnavailableError
 from kintsugi.shell.kube import Kube
+from kintsugi.shell.prometheus import Endpoint
 
 REMEMBERED = 30.0  # seconds
 
@@ -50,6 +52,23 @@ class Secrets:
                     f"Secret {name} has no {key}; add it (kubectl -n {namespace} edit secret {name})",
                 )
         return known[1]
+
+    async def endpoint(self, namespace: str, url: str, auth: HttpAuth | None, ca_secret_ref: str | None) -> Endpoint:
+        """An HTTP server with the credentials that its Secrets hold.
+
+        Raises:
+            SecretError: as `get`.
+            KubeError: as `get`.
+        """
+        token, basic, ca = None, None, None
+        if auth and auth.type == "bearer":
+            token = (await self.get(namespace, auth.secret_ref, "token"))["token"].strip()
+        elif auth:
+            values = await self.get(namespace, auth.secret_ref, "username", "password")
+            basic = (values["username"], values["password"])
+        if ca_secret_ref:
+            ca = (await self.get(namespace, ca_secret_ref, "ca.crt"))["ca.crt"]
+        return Endpoint(url, token, basic, ca)
 
     def forget(self, namespace: str, name: str) -> None:
         """Read it anew next time: what it says was refused."""

@@ -20,7 +20,7 @@ from typing import Final
 import numpy as np
 
 from kintsugi.domain.frame import Bools, Floats, Frame
-from kintsugi.domain.signals import Catalogue, Hurts, Signal
+from kintsugi.domain.signals import Catalogue, Signal
 
 THRESHOLD: Final = 5.0
 """Least deviation that can ever be abnormal, in robust standard deviations."""
@@ -162,7 +162,7 @@ def median(values: Floats) -> Floats:
 
 
 def _toward_harm(signals: Sequence[Signal], distance: Floats) -> Floats:
-    direction = np.array([{Hurts.UP: 1.0, Hurts.DOWN: -1.0, Hurts.BOTH: 0.0}[signal.hurts] for signal in signals])
+    direction = np.array([signal.hurts.sign for signal in signals])
     turned = np.where(direction == 0, np.abs(distance), distance * direction)
     return np.clip(turned, -CAP, CAP)
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from kintsugi.domain.anomaly import Anomaly, Effect, Opinion
 from kintsugi.domain.experience import Example, LabelKind
 from kintsugi.domain.frame import Bools, Floats, Frame
-from kintsugi.domain.signals import Catalogue, Hurts
+from kintsugi.domain.signals import Catalogue
 from kintsugi.stages.baseline import MARGIN, cells, neighbours
 from kintsugi.stages.combine import combined, likeness_of
 from kintsugi.stages.detect import CLOSE_AFTER, SERVER_UP, Prepared, RobustDetector, conclude
@@ -310,5 +310,5 @@ def _reached(example: Example, catalogue: Catalogue) -> Mapping[str, float]:
 def _directions(catalogue: Catalogue) -> tuple[Floats, Floats]:
     """Each signal's smallest change that matters, and the direction that hurts, both `[S]`."""
     floor = np.array([signal.floor for signal in catalogue])
-    hurts = np.array([{Hurts.UP: 1.0, Hurts.DOWN: -1.0, Hurts.BOTH: 0.0}[signal.hurts] for signal in catalogue])
+    hurts = np.array([signal.hurts.sign for signal in catalogue])
     return floor, hurts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import ClassVar, Final
 
 import asyncpg
@@ -105,7 +105,8 @@ ORDER BY indexname
 """
 IMPORTS: Final = "imports"
 """The back office's table, empty but for an import: building on it is not felt, keeping it up is."""
-COLUMNS: Final = ("reference", "payload", "id")
+COLUMNS: Final = tuple(order for n in (1, 2, 3) for order in itertools.permutations(("reference", "payload", "id"), n))
+"""What a tool without sense would index: every column, pair and triple in every order."""
 ROWS_A_BATCH: Final = 500
 BATCH_SECONDS: Final = 0.25
 """A batch so often, as long as the server keeps up: 2,000 rows a second, each an entry of some 100 bytes in every
@@ -132,9 +133,8 @@ class TooManyIndexes(ServiceFault):
 
     async def inject(self, ramp: float) -> None:
         """Make the indexes and start the import, at its full rate or growing over `ramp` seconds."""
-        columns = itertools.islice(_columns(COLUMNS), round(self.scaled(6, 14)))
         builder = await self.open("index-advisor")
-        for number, indexed in enumerate(columns):
+        for number, indexed in enumerate(COLUMNS[: round(self.scaled(6, 14))]):
             await builder.execute(f"CREATE INDEX {PREFIX}{number:02d} ON {IMPORTS} ({', '.join(indexed)})")
         self._share = 0.0
         self.background(self._more(ramp))
@@ -170,9 +170,3 @@ class TooManyIndexes(ServiceFault):
             vacuum_table(IMPORTS),
             tune_setting("work_mem", "8MB"),
         ]
-
-
-def _columns(columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """What a tool without sense would index: every column, pair and triple in every order, and again."""
-    orders = [order for length in (1, 2, 3) for order in itertools.permutations(columns, length)]
-    return itertools.cycle(orders)
