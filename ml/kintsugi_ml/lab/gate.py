@@ -44,9 +44,20 @@ class _Client:
 
 
 def judge(
-    effect: Effect, negative: bool, parts: Parts, client: Requests, frame: Frame, catalogue: Catalogue, *, form: Form
+    effect: Effect,
+    negative: bool,
+    parts: Parts,
+    client: Requests,
+    frame: Frame,
+    catalogue: Catalogue,
+    *,
+    form: Form,
+    failed: str | None = None,
 ) -> Gate:
-    """Whether the run shows the effect that its class promises (or, for a hard negative, that it is harmless)."""
+    """Whether the run shows the effect that its class promises (or, for a hard negative, that it is harmless).
+
+    `failed` says what ended a hard negative before its time: harmless is only what took place.
+    """
     start = _height(parts, form)
     normal = _felt(client.between(parts.normal, parts.injected))
     fault = _felt(client.between(start, parts.remedied))
@@ -55,7 +66,7 @@ def judge(
     signal_passed = moved is not None and moved >= effect.factor
     sentence = "; ".join(part for part in (felt, of_signal) if part)
     if negative:
-        passed, why = _harmless(factor, fault, effect.signal is None or signal_passed)
+        passed, why = _harmless(factor, fault, effect.signal is None or signal_passed, failed)
         return Gate(passed, factor, moved, f"{sentence}; {why}.")
     hurt = effect.client is not None and factor is not None and factor >= effect.client
     return Gate(hurt or signal_passed, factor, moved, f"{sentence}.")
@@ -120,9 +131,11 @@ def _factor(before: float, after: float, signal: Signal) -> float:
             return max(up, 1 / up)
 
 
-def _harmless(factor: float | None, fault: _Client | None, took_place: bool) -> tuple[bool, str]:
+def _harmless(factor: float | None, fault: _Client | None, took_place: bool, failed: str | None) -> tuple[bool, str]:
     if factor is None or fault is None:
         return False, "whether the client suffered is unknown"
+    if failed is not None:
+        return False, f"it did not take place: {failed}"
     if not took_place:
         return False, "it did not take place"
     if factor > HARMLESS_FACTOR or 1 - fault.answered > HARMLESS_FAILURES:

@@ -36,6 +36,13 @@ class Negative(Fault):
     forms: ClassVar[tuple[str, ...]] = ("abrupt",)
     application: ClassVar[str] = "planned"
 
+    _process: Process | None = None
+
+    def failed(self) -> str | None:
+        """A tool of its own may have ended with an error, too."""
+        status = self._process.popen.poll() if self._process is not None else None
+        return f"{self._process.name} ended with status {status}" if self._process and status else super().failed()
+
     def pids(self) -> list[int]:
         """The server processes of its sessions."""
         return [session.get_server_pid() for session in self._sessions if not session.is_closed()]
@@ -55,7 +62,7 @@ class PlannedVacuum(Negative):
     name: ClassVar[str] = "planned-vacuum"
     title: ClassVar[str] = "the nightly VACUUM (ANALYZE) of the largest table, with a cost delay"
     root: ClassVar[str] = "autovacuum"
-    effect: ClassVar[Effect] = Effect(client=None, signal="longest_query_age")
+    effect: ClassVar[Effect] = Effect(client=None)
     application: ClassVar[str] = "nightly-vacuum"
 
     async def inject(self, ramp: float) -> None:
@@ -83,8 +90,6 @@ class GentleBackup(Negative):
     root: ClassVar[str] = "host-io"
     effect: ClassVar[Effect] = Effect(client=None)
     application: ClassVar[str] = "pg_basebackup"
-
-    _process: Process | None = None
 
     async def inject(self, ramp: float) -> None:
         """Start the tool; the checkpoint before it is spread over half a minute instead of five."""
@@ -326,8 +331,6 @@ class SlotWithConsumer(Negative):
     root: ClassVar[str] = "replication"
     effect: ClassVar[Effect] = Effect(client=None)
     slot: ClassVar[str] = "archive"
-
-    _process: Process | None = None
 
     @classmethod
     def unavailable(cls, world: World) -> str | None:

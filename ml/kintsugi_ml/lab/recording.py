@@ -135,6 +135,7 @@ def _entry(
         frame,
         recorded(),
         form=planned.form,
+        failed=course.failed,
     )
     status, reason = _status(course, verdict)
     came = outcome.measure(requests, parts, _resources(frame), consistency)

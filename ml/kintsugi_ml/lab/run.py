@@ -67,7 +67,10 @@ Draw = Callable[[Random, str], Timing]
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """How a run went. `error` says what broke, in a sentence; then nothing after it is to be trusted."""
+    """How a run went. `error` says what broke, in a sentence; then nothing after it is to be trusted.
+
+    `failed` says what ended the work of the fault before the remedy came.
+    """
 
     planned: Planned
     parts: Parts
@@ -77,6 +80,7 @@ class Course:
     foreign_cpu: float
     dirty: bool
     error: str | None = None
+    failed: str | None = None
 
 
 async def carry_out(
@@ -123,6 +127,7 @@ class _Recording:
         self._healer: Patient | None = None
         self._foreign = 0.0
         self.error: str | None = None
+        self._failed: str | None = None
         self.dirty = fault.dirty if fault is not None else False
 
     async def go(self) -> None:
@@ -140,6 +145,7 @@ class _Recording:
             await asyncio.wait_for(self._fault.inject(timing.ramp), INJECT_SECONDS + timing.ramp)
         await self._until(self._times["injected"] + timing.fault)
         trials = self._trials()
+        self._failed = self._fault.failed() if self._fault is not None else None
         self._times["remedied"] = time.time()
         for trial in trials:
             assert self._fault is not None
@@ -188,6 +194,7 @@ class _Recording:
             self._foreign,
             self.dirty or self.error is not None,
             self.error,
+            self._failed,
         )
 
     async def _take_back(self) -> None:

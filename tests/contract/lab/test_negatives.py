@@ -133,8 +133,9 @@ async def is_true(world: World, question: str) -> bool:
 @pytest.mark.parametrize("kind", TOOK_PLACE, ids=lambda kind: str(kind.name))
 async def test_it_takes_place_blocks_no_client_and_leaves_no_trace(kind: type[Negative], office: World) -> None:
     before = await office.sql(STATE)
-    async with under_way(kind, office):
+    async with under_way(kind, office) as negative:
         assert await is_true(office, TOOK_PLACE[kind])
+        assert negative.failed() is None
         client = await asyncpg.connect(office.pooled_dsn(), statement_cache_size=0)
         await client.execute("UPDATE tasks SET owner = owner + 0 WHERE id = 40000", timeout=2)
         await client.close()
@@ -143,6 +144,20 @@ async def test_it_takes_place_blocks_no_client_and_leaves_no_trace(kind: type[Ne
             break
         await asyncio.sleep(0.1)
     assert after == before
+
+
+async def test_what_ended_it_before_its_time_is_said(office: World) -> None:
+    async with under_way(PlannedVacuum, office) as negative:
+        assert await is_true(office, TOOK_PLACE[PlannedVacuum])
+        await office.sql("SELECT pg_terminate_backend(pid, 2000) FROM unnest($1::int[]) AS pid", negative.pids())
+        await asyncio.sleep(0.2)
+        assert "terminat" in (negative.failed() or "")
+    async with under_way(SlotWithConsumer, office) as archive:
+        assert await is_true(office, TOOK_PLACE[SlotWithConsumer])
+        assert archive._process is not None
+        archive._process.popen.kill()
+        archive._process.popen.wait(10)
+        assert archive.failed() == "WAL archive ended with status -9"
 
 
 async def test_a_pool_that_warms_up_has_only_new_server_connections(office: World) -> None:

@@ -33,7 +33,8 @@ QUIET = a_frame("lock_waiters", 0.0, 0.0)
 
 def judged(effect: Effect, client: Requests, frame: Frame = QUIET, **more: object) -> gate.Gate:
     negative, form = bool(more.get("negative", False)), "ramped" if more.get("ramped") else "abrupt"
-    return gate.judge(effect, negative, PARTS, client, frame, KNOWN, form=form)  # type: ignore[arg-type]
+    failed = more.get("failed")
+    return gate.judge(effect, negative, PARTS, client, frame, KNOWN, form=form, failed=failed)  # type: ignore[arg-type]
 
 
 def test_a_slower_client_passes() -> None:
@@ -92,6 +93,12 @@ def test_a_hard_negative_passes_when_it_took_place_and_nobody_suffered() -> None
     assert not judged(effect, requests(0.03), moved, negative=True).passed
     assert not judged(effect, requests(0.01, failing=0.03), moved, negative=True).passed
     assert not judged(effect, requests(0.01), a_frame("vacuum_workers", 0.0, 0.0), negative=True).passed
+
+
+def test_a_hard_negative_whose_work_ended_with_an_error_did_not_take_place() -> None:
+    verdict = judged(Effect(client=None), requests(0.01), negative=True, failed="DeadlockDetectedError: deadlock")
+    assert not verdict.passed
+    assert verdict.sentence.endswith("it did not take place: DeadlockDetectedError: deadlock.")
 
 
 def test_without_requests_nothing_is_known() -> None:

@@ -75,6 +75,7 @@ class Fault(ABC):
         self.random = random
         self._sessions: list[asyncpg.Connection] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._lost: list[str] = []
 
     @classmethod
     def unavailable(cls, world: World) -> str | None:
@@ -105,6 +106,10 @@ class Fault(ABC):
             with contextlib.suppress(*LOST):
                 await self.world.sql("SELECT pg_terminate_backend(pid, 2000) FROM unnest($1::int[]) AS pid", pids)
 
+    def failed(self) -> str | None:
+        """What ended its work before its time, in a sentence, as known until now; None when nothing did."""
+        return self._lost[0] if self._lost else None
+
     async def repair(self) -> None:
         """Put back what lifting leaves behind (dropped indexes, bloat, extra rows)."""
         return
@@ -123,8 +128,10 @@ class Fault(ABC):
         """Run beside the recording until it ends by itself or the fault is lifted; a lost session ends it, too."""
 
         async def guarded() -> None:
-            with contextlib.suppress(*LOST):
+            try:
                 await work
+            except LOST as error:
+                self._lost.append(f"{type(error).__name__}: {error}")
 
         task = asyncio.create_task(guarded())
         self._tasks.add(task)
