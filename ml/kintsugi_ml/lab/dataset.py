@@ -92,6 +92,12 @@ def write_run(directory: Path, run: Entry, frame: Frame, truth: Track, logs: Log
     return write_entry(directory, run.model_copy(update=known))
 
 
+def as_stored(truth: Track, zero: float) -> Track:
+    """The track as it is read back: what is judged by it can be judged again from the files alone."""
+    times = _times((truth.times - zero).astype(np.float32), zero)
+    return Track(times, truth.names, _rounded(truth.values).astype(np.float64))
+
+
 def write_entry(directory: Path, run: Entry) -> Entry:
     """Write only what is known about a run: one that crashed or was skipped, or whose judgement has changed."""
     _replace(directory / "runs" / f"{run.id}.json", run.model_dump_json(indent=1).encode() + b"\n")
@@ -216,8 +222,12 @@ def _matrix(path: Path, zero: float) -> tuple[Floats, tuple[str, ...], Floats]:
     table = _table(path)
     names = tuple(str(name) for name in table.column_names[1:])
     columns = [table.column(name).to_numpy().astype(np.float64) for name in table.column_names]
-    times = np.round(zero + columns[0], TIME_DIGITS)
+    times = _times(columns[0], zero)
     return times, names, np.column_stack(columns[1:]) if names else np.empty((len(times), 0))
+
+
+def _times(seconds: NDArray[np.floating[Any]], zero: float) -> Floats:
+    return np.round(zero + seconds.astype(np.float64), TIME_DIGITS)
 
 
 def _lines(path: Path, zero: float) -> tuple[Line, ...]:

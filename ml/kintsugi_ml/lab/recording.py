@@ -125,8 +125,9 @@ def served(world: World, seconds: float) -> bool:
 def _entry(
     course: Course, frame: Frame, requests: clienttrack.Requests, samples: Track, consistency: Consistency
 ) -> Entry:
-    parts, planned = course.parts, course.planned
-    fault = course.fault
+    planned, fault = course.planned, course.fault
+    parts = Parts(*(round(moment, 3) for moment in dataclasses.astuple(course.parts)))
+    samples = dataset.as_stored(samples, parts.injected)
     verdict = gate.judge(
         fault.effect if fault is not None else NULL_EFFECT,
         fault.negative if fault is not None else True,
@@ -143,9 +144,9 @@ def _entry(
         update={
             "root": course.root,
             "negative": planned.fault == NULL or (fault is not None and fault.negative),
-            "injected_at": round(parts.injected, 3),
-            "lifted_at": round(parts.lifted, 3),
-            "parts": Parts(*(round(moment, 3) for moment in dataclasses.astuple(parts))),
+            "injected_at": parts.injected,
+            "lifted_at": parts.lifted,
+            "parts": parts,
             "gate": GateEntry(**dataclasses.asdict(verdict)),
             "remedy": _remedy(course.applied),
             "outcome": _outcome(came),

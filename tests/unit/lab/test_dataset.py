@@ -39,6 +39,9 @@ def test_a_run_comes_back_as_it_was_written(tmp_path: Path, recording: Build) ->
     assert back.truth.names == made.truth.names
     assert np.allclose(back.truth.times, made.truth.times, atol=1e-3)
     assert np.allclose(back.truth.values, made.truth.values, rtol=2**-14)
+    stored = dataset.as_stored(made.truth, made.entry.injected_at)
+    assert np.array_equal(back.truth.times, stored.times), "what is judged is what can be read again"
+    assert np.array_equal(back.truth.values, stored.values, equal_nan=True)
     assert np.array_equal(back.logs.counts, made.logs.counts)
     assert [line[1:] for line in back.logs.lines] == [line[1:] for line in made.logs.lines]
 

@@ -131,3 +131,22 @@ def test_a_counter_becomes_a_rate_and_a_reset_a_gap() -> None:
     assert np.isnan(rate[(TIMES >= 1040.0) & (TIMES < 1040.9)]).all()
     assert rate[-1] == pytest.approx(3e6)
     assert np.isnan(made.column("client_latency")).all()
+
+
+def test_a_replica_that_stands_still_is_as_late_as_it_has_stood() -> None:
+    primary = (TIMES - 1000.0) * 3e4
+    replica = np.where((TIMES >= 1030.0) & (TIMES < 1050.0), 30.0 * 3e4, primary)
+    made = track(Samples(TIMES, {"wal_position": primary, "replay_position": replica}), NOBODY)
+    late = made.column("replay_delay")
+    assert late[TIMES == 1029.0] == 0.0
+    assert late[TIMES == 1040.0] == pytest.approx(10.0)
+    assert late[TIMES == 1051.0] == 0.0
+    assert onsets(made, PARTS, MEASURES)["replication"] == pytest.approx(1.0, abs=0.4)
+
+
+def test_a_primary_that_writes_nothing_has_no_late_replica_and_unknown_stays_unknown() -> None:
+    still = np.full(len(TIMES), 5e6)
+    gone = np.where(TIMES < 1040.0, still, np.nan)
+    late = track(Samples(TIMES, {"wal_position": still, "replay_position": gone}), NOBODY).column("replay_delay")
+    assert (late[TIMES < 1040.0] == 0.0).all()
+    assert np.isnan(late[TIMES >= 1040.0]).all()

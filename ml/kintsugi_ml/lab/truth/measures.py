@@ -48,7 +48,15 @@ class Difference:
     less: str
 
 
-Formula = Gauge | Rate | Difference | Literal["latency", "failed_share"]
+@dataclass(frozen=True, slots=True)
+class Delay:
+    """How long ago one raw counter was where another one, that follows it, is now."""
+
+    column: str
+    less: str
+
+
+Formula = Gauge | Rate | Difference | Delay | Literal["latency", "failed_share"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +146,15 @@ MEASURES: Final[tuple[Measure, ...]] = (
         Difference("wal_position", "replay_position"),
         "the primary's LSN less pg_last_wal_replay_lsn() of the replica, asked at the same moment",
     ),
+    Measure(
+        "replay_delay",
+        "replication",
+        "s",
+        UP,
+        1.0,
+        Delay("wal_position", "replay_position"),
+        "how long ago the primary's LSN was what the replica's pg_last_wal_replay_lsn() is",
+    ),
     _gauge("sync_waiters", "replication", "sessions", 2.0, f"{ACTIVITY}: commits waiting for the replica"),
     _gauge("replicas_streaming", "replication", "replicas", 0.5, "pg_stat_get_wal_senders()", DOWN),
     Measure("cpu_pressure", "host-cpu", "s/s", UP, 0.1, Rate("cpu_pressure"), "/proc/pressure/cpu: some"),
@@ -197,7 +214,7 @@ def track(samples: Samples, requests: Requests, measures: Sequence[Measure] = ME
     return Track(samples.times, tuple(measure.name for measure in measures), values)
 
 
-def _values(samples: Samples, formula: Gauge | Rate | Difference) -> Floats:
+def _values(samples: Samples, formula: Gauge | Rate | Difference | Delay) -> Floats:
     missing = np.full(len(samples.times), np.nan)
     column = samples.columns.get(formula.column, missing)
     match formula:
@@ -206,11 +223,23 @@ def _values(samples: Samples, formula: Gauge | Rate | Difference) -> Floats:
         case Difference():
             ahead: Floats = np.maximum(column - samples.columns.get(formula.less, missing), 0.0)
             return ahead
+        case Delay():
+            return _delay(samples.times, column, samples.columns.get(formula.less, missing))
         case Rate():
             growth, seconds = _growth(samples.times, column)
             if formula.per is not None:
                 seconds, _ = _growth(samples.times, samples.columns.get(formula.per, missing))
             return np.divide(growth, seconds, out=np.full_like(growth, np.nan), where=seconds > 0)
+
+
+def _delay(times: Floats, ahead: Floats, behind: Floats) -> Floats:
+    """Seconds since `ahead` was last where `behind` is, `[T]`; at least those since it was first measured."""
+    measured = np.flatnonzero(~np.isnan(ahead))
+    if len(measured) == 0:
+        return np.full(len(times), np.nan)
+    newest = np.searchsorted(np.maximum.accumulate(ahead[measured]), behind, side="right") - 1
+    delay = np.maximum(times - times[measured[np.maximum(newest, 0)]], 0.0)
+    return np.where(np.isnan(ahead) | np.isnan(behind), np.nan, delay)
 
 
 def _growth(times: Floats, counter: Floats) -> tuple[Floats, Floats]:
