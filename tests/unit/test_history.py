@@ -61,6 +61,14 @@ def test_a_database_that_does_it_again_and_again_is_noisy_and_not_ill() -> None:
     assert past_episodes(a_frame(*episodes), CATALOGUE) == ()
 
 
+@pytest.mark.parametrize("every", [4, 8], ids=["densely", "at most ten seconds apart"])
+@pytest.mark.parametrize("spikes", [5, 60], ids=["a few", "all the time"])
+def test_spikes_that_follow_each_other_are_not_one_long_incident(every: int, spikes: int) -> None:
+    starts = range(100, 296, every) if spikes == 60 else range(100, 100 + spikes * every, every)
+
+    assert past_episodes(a_frame(*((start, start + 1) for start in starts)), CATALOGUE) == ()
+
+
 def test_what_lasted_most_of_the_window_may_as_well_be_normal() -> None:
     assert past_episodes(a_frame((100, 220)), CATALOGUE) == ()
 

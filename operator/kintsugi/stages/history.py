@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from kintsugi.domain.frame import Frame
+from kintsugi.domain.frame import Floats, Frame
 from kintsugi.domain.signals import Catalogue, Role
 from kintsugi.stages.baseline import THRESHOLD, baseline, worst
 
@@ -23,7 +23,10 @@ FAR: Final = 2 * THRESHOLD
 """Robust deviations beyond which a sample is suspect; the median of a contaminated window is a little off."""
 
 SHORTEST: Final = 3
-"""Samples in a row that make an episode; less is a spike that thresholds are meant to learn."""
+"""Suspect samples that make an episode; less is a spike that thresholds are meant to learn."""
+
+DENSE: Final = 0.5
+"""Of an episode's samples must be suspect; spikes now and then are no episode, however close they follow each other."""
 
 BRIDGE: Final = 10.0
 """Seconds between suspect samples that still belong to one episode."""
@@ -49,7 +52,12 @@ def past_episodes(frame: Frame, catalogue: Catalogue) -> tuple[tuple[float, floa
     if len(suspect) == 0:
         return ()
     gaps = np.flatnonzero(np.diff(suspect) > max(BRIDGE, 2 * frame.interval)) + 1
-    runs = [run for run in np.split(suspect, gaps) if len(run) >= SHORTEST]
-    if len(runs) > EPISODES or sum(len(run) for run in runs) > SHARE * len(frame):
+    runs = [run for run in np.split(suspect, gaps) if len(run) >= max(SHORTEST, DENSE * _span(frame, run))]
+    if len(runs) > EPISODES or sum(_span(frame, run) for run in runs) > SHARE * len(frame):
         return ()
     return tuple((float(run[0]), float(run[-1]) + AFTER) for run in runs)
+
+
+def _span(frame: Frame, run: Floats) -> int:
+    """How many samples there are from the first to the last of `run`, which are times."""
+    return int(((frame.times >= run[0]) & (frame.times <= run[-1])).sum())
