@@ -130,7 +130,7 @@ class Says:
         self.name = "7 (a test)"
         self.probability, self.threshold, self.error = probability, threshold, error
         self.fault_class = ("lock-contention", 0.8)
-        self.learned = 0
+        self.learned, self.recalled = 0, 0
         self.batches: list[tuple[int, ...]] = []
         self.lessons: list[Sequence[Lesson]] = []
 
@@ -142,13 +142,18 @@ class Says:
     def teach(self, examples: Sequence[Lesson], floor: Floats, hurts: Floats) -> Any | None:
         """Remember them."""
         self.lessons.append(examples)
-        return "taught" if any(anomalous for *_, anomalous in examples) else None
+        return ["taught"] if any(anomalous for *_, anomalous in examples) else None
 
     def shape(self, learned: Any) -> tuple[int, ...]:
         """By the length of the reference."""
         return (min(learned, 128),)
 
-    def score(self, learned: Sequence[Any], taught: Sequence[Any | None], values: Floats) -> Said:
+    def recall(self, learned: Any, taught: Any) -> Any:
+        """Count it."""
+        self.recalled += 1
+        return learned
+
+    def score(self, learned: Sequence[Any], values: Floats) -> Said:
         """The same of every sample, or the error."""
         self.batches.append(values.shape)
         if self.error is not None:

@@ -90,7 +90,7 @@ class Serving:
             many = sum(kind == anomalous for *_, kind in examples)
             try:
                 own = self._detector.learn(reference, interval, floor=floor, hurts=hurts)
-                one = own.remember(0, window, np.full(len(window), anomalous)).examples[0]
+                one = own.remember(0, window, np.full(len(window), anomalous)).own[0].examples
             except DetectionError:  # it measures nothing that is known here
                 continue
             found.append(_thinned(one, max(LEAST_ROWS, MOST_ROWS // many)))
@@ -102,15 +102,20 @@ class Serving:
             np.concatenate([one.labels for one in found]),
         )
 
+    def recall(self, learned: Watch, taught: Examples) -> Watch:
+        """One database's normal with what `teach` found beside it."""
+        return learned.beside(0, taught)
+
     def shape(self, learned: Watch) -> tuple[int, ...]:
         """What must be equal of all databases in one call, besides their interval and signals."""
         return learned.reference.anchors.points.shape[1:]
 
-    def score(self, learned: Sequence[Watch], taught: Sequence[Examples | None], values: Floats) -> Scored:
+    def score(self, learned: Sequence[Watch], values: Floats) -> Scored:
         """All of them in one call: samples `[D, T, S]`, oldest first, NaN for missing."""
-        examples = {place: one for place, one in enumerate(taught) if one is not None}
-        scores = Watch(self._model, _stacked([watch.reference for watch in learned]), examples).score(values)
-        threshold = np.array([self._model.threshold(one) for one in taught], dtype=np.float64)
+        own = {place: watch.own[0] for place, watch in enumerate(learned) if watch.own}
+        scores = Watch(self._model, _stacked([watch.reference for watch in learned]), own).score(values)
+        examples = (own[place].examples if place in own else None for place in range(len(learned)))
+        threshold = np.array([self._model.threshold(one) for one in examples], dtype=np.float64)
         newest = scores.deviation[:, -samples(LONG_S, learned[0].reference.interval) :].astype(np.float64)
         return Scored(scores.probability, scores.judged, newest, threshold)
 

@@ -22,7 +22,7 @@ from kintsugi_ml.detection.features import Reference, chosen, describe, refer
 from kintsugi_ml.detection.model import Model, shipped
 from kintsugi_ml.detection.normal import Singles, finite
 from kintsugi_ml.detection.relation import coordinates
-from kintsugi_ml.detection.stack import Examples
+from kintsugi_ml.detection.stack import Examples, Own
 
 LEAST_REFERENCE: Final = 5
 """Samples below which a reference says nothing; from about 25 on it is good."""
@@ -57,7 +57,7 @@ class Watch:
 
     model: Model
     reference: Reference
-    examples: Mapping[int, Examples] = field(default_factory=dict)
+    own: Mapping[int, Own] = field(default_factory=dict)
 
     def remember(self, database: int, values: Floats, labels: Bools, labelled: Bools | None = None) -> Watch:
         """The same with examples of one database, in place of what was remembered of it.
@@ -81,8 +81,12 @@ class Watch:
         if not kept.any():
             raise SupportError("none of the examples has a measured value: give some in which signals are measured")
         logits = self.model.first.forest.logits(chosen(described.features[0]))
-        found = Examples(described.points[0][kept], logits[kept], labels[kept])
-        return replace(self, examples={**self.examples, database: found})
+        return self.beside(database, Examples(described.points[0][kept], logits[kept], labels[kept]))
+
+    def beside(self, database: int, examples: Examples) -> Watch:
+        """The same with examples that were described relative to another reference."""
+        own = Own.beside(self.reference.anchors.points[database], examples)
+        return replace(self, own={**self.own, database: own})
 
     def score(self, values: Floats) -> Scores:
         """Score samples `[D, T, S]` (or `[T, S]` of a single database), oldest first, on the reference's grid."""
@@ -95,10 +99,9 @@ class Watch:
         logits = first.forest.logits(chosen(rows_of_all)).reshape(databases, rows)
         probability = first.decision.calibration.probability(logits)
         alarm = probability >= first.decision.threshold
-        for database, examples in self.examples.items():
+        for database, own in self.own.items():
             points = coordinates(described.deviation[database])
-            anchors = self.reference.anchors.points[database]
-            judged = self.model.weigh(logits[database], points, anchors, examples, self.reference.interval)
+            judged = self.model.weigh(logits[database], points, own, self.reference.interval)
             probability[database], alarm[database] = judged
         probability[~described.judged] = 0.0
         return Scores(probability, alarm & described.judged, described.judged, described.deviation)

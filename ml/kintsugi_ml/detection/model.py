@@ -19,7 +19,7 @@ from kintsugi_ml.detection.calibrate import Calibration
 from kintsugi_ml.detection.errors import ModelError
 from kintsugi_ml.detection.features import LEAN
 from kintsugi_ml.detection.normal import Singles
-from kintsugi_ml.detection.stack import FAMILIAR, Decision, Examples, Step, blend, familiar_inputs
+from kintsugi_ml.detection.stack import FAMILIAR, Decision, Examples, Own, Step, blend, familiar_inputs
 from kintsugi_ml.detection.trees import Forest
 
 FORMAT: Final = 2
@@ -38,16 +38,14 @@ class Model:
     familiar: Step
     trained_on: str
 
-    def weigh(
-        self, logits: Floats, points: Singles, anchors: Singles, examples: Examples, interval: float
-    ) -> tuple[Floats, Bools]:
+    def weigh(self, logits: Floats, points: Singles, own: Own, interval: float) -> tuple[Floats, Bools]:
         """Probabilities and alarms `[T]` of a database that has examples; the arguments are those of `stack.blend`."""
-        if examples.labels.any():
+        if own.examples.labels.any():
             decision = self.labelled
-            scores = blend(logits, points, anchors, examples, interval)
+            scores = blend(logits, points, own, interval)
         else:
             decision = self.familiar.decision
-            scores = self.familiar.forest.logits(familiar_inputs(logits, points, anchors, examples))
+            scores = self.familiar.forest.logits(familiar_inputs(logits, points, own))
         probability = decision.calibration.probability(scores)
         return probability, np.asarray(probability >= decision.threshold)
 

@@ -12,7 +12,7 @@ from kintsugi.domain.frame import Bools, Floats
 from kintsugi_ml.detection.calibrate import Calibration
 from kintsugi_ml.detection.normal import Singles
 from kintsugi_ml.detection.protocol import Episode, Run, Source, Thresholds, episode
-from kintsugi_ml.detection.stack import Examples, blend, familiar_inputs
+from kintsugi_ml.detection.stack import Examples, Own, blend, familiar_inputs
 from kintsugi_ml.detection.training import boost, decide, whole
 from kintsugi_ml.detection.trees import Forest
 
@@ -45,7 +45,8 @@ def decide_labelled(runs: Sequence[Run], logits: Mapping[str, Floats], seed: int
     scores, labels = [], []
     for chosen, examples in episodes(runs, logits, seed, ("same", "other")):
         seen = whole(chosen.run)
-        blended = blend(logits[chosen.run.name], seen.points, seen.anchors, examples, chosen.run.interval)
+        own = Own.beside(seen.anchors, examples)
+        blended = blend(logits[chosen.run.name], seen.points, own, chosen.run.interval)
         kept = counting(chosen)
         scores.append(blended[kept])
         labels.append(chosen.run.labels[kept])
@@ -58,12 +59,12 @@ def train_familiar(runs: Sequence[Run], logits: Mapping[str, Floats], seed: int)
     folds = {group: index % 2 for index, group in enumerate(dict.fromkeys(run.group for run in runs))}
     rows, truth, half = [], [], []
     for chosen, examples in episodes(runs, logits, seed, ("normals",)):
-        seen, own = whole(chosen.run), logits[chosen.run.name]
+        seen, first = whole(chosen.run), logits[chosen.run.name]
         if random.random() < SPOILT:
             faith, off = random.uniform(0, 1), random.normal(0, NOISE)
-            own, examples = own * faith + off, replace(examples, logits=examples.logits * faith + off)
+            first, examples = first * faith + off, replace(examples, logits=examples.logits * faith + off)
         kept = counting(chosen)
-        rows.append(familiar_inputs(own, seen.points, seen.anchors, examples)[kept])
+        rows.append(familiar_inputs(first, seen.points, Own.beside(seen.anchors, examples))[kept])
         truth.append(chosen.run.labels[kept])
         half.append(np.full(int(kept.sum()), folds[chosen.run.group]))
     inputs, labels, fold = np.concatenate(rows), np.concatenate(truth), np.concatenate(half)

@@ -16,7 +16,7 @@ import numpy as np
 from kintsugi.domain.frame import Bools, Floats
 from kintsugi_ml.detection.calibrate import Calibration
 from kintsugi_ml.detection.normal import Singles
-from kintsugi_ml.detection.own_space import NORMAL_ONLY, familiarity, likeness, remember
+from kintsugi_ml.detection.own_space import NORMAL_ONLY, Memory, familiarity, likeness, remember
 from kintsugi_ml.detection.tokens import LONG_S, mean_over, samples
 from kintsugi_ml.detection.trees import Forest
 
@@ -43,6 +43,19 @@ class Examples:
 
 
 @dataclass(frozen=True, slots=True)
+class Own:
+    """A database's examples, and what they say beside its present reference."""
+
+    examples: Examples
+    memory: Memory
+
+    @classmethod
+    def beside(cls, anchors: Singles, examples: Examples) -> Own:
+        """Beside the reference's points `[A, S]`: two milliseconds, so do it once per reference."""
+        return cls(examples, remember(anchors, examples.points, examples.labels))
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """How a score becomes a probability, and from which probability on it is an alarm."""
 
@@ -62,19 +75,18 @@ class Step:
         return self.decision.calibration.probability(self.forest.logits(inputs))
 
 
-def blend(logits: Floats, points: Singles, anchors: Singles, examples: Examples, interval: float) -> Floats:
+def blend(logits: Floats, points: Singles, own: Own, interval: float) -> Floats:
     """Scores `[T]` with anomalous examples, for samples in order of time with logits `[T]` and points `[T, S]`.
 
-    `anchors` `[A, S]` are the reference's points; `interval` is in seconds.
+    `interval` is in seconds.
     """
-    regression, nearer = likeness(remember(anchors, examples.points, examples.labels), points)
-    trust = FIRST / np.sqrt(np.count_nonzero(examples.labels))
+    regression, nearer = likeness(own.memory, points)
+    trust = FIRST / np.sqrt(np.count_nonzero(own.examples.labels))
     total = (regression + NEARER * nearer + trust * logits).astype(np.float32)
     return np.asarray(mean_over(total[None, :, None], samples(LONG_S, interval))[0, :, 0], dtype=np.float64)
 
 
-def familiar_inputs(logits: Floats, points: Singles, anchors: Singles, examples: Examples) -> Singles:
+def familiar_inputs(logits: Floats, points: Singles, own: Own) -> Singles:
     """Inputs `[T, 4]` of the step that knows normal examples only."""
-    memory = remember(anchors, examples.points, examples.labels)
-    over = (logits - examples.logits.mean())[:, None]
-    return np.concatenate([logits[:, None], familiarity(memory, points), over], axis=1).astype(np.float32)
+    over = (logits - own.examples.logits.mean())[:, None]
+    return np.concatenate([logits[:, None], familiarity(own.memory, points), over], axis=1).astype(np.float32)

@@ -56,10 +56,11 @@ class _Taught:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """The model's view of a reference, and which fitted statistics stand for that reference."""
+    """The model's view of a reference and of the examples; which fitted statistics stand for that reference."""
 
     fitted: Model
-    learned: Any | None
+    lessons: Any | None
+    learned: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +159,7 @@ class LearnedDetector:
         groups: dict[tuple[Any, ...], list[tuple[int, Any]]] = defaultdict(list)
         try:
             for place, one in enumerate(prepared):
-                learned = self._learned(one)
+                learned = self._learned(one, taught[place].lessons)
                 if learned is not None:
                     shape = self.model.shape(learned)
                     many = ROWS_WITHOUT if taught[place].lessons is None else ROWS
@@ -171,7 +172,6 @@ class LearnedDetector:
                 found |= self._scored(
                     [prepared[place] for place in places],
                     [learned for _, learned in members],
-                    [taught[place].lessons for place in places],
                     places,
                     many,
                 )
@@ -180,16 +180,18 @@ class LearnedDetector:
             return {}
         return found
 
-    def _learned(self, prepared: Prepared) -> Any | None:
+    def _learned(self, prepared: Prepared, lessons: Any | None) -> Any | None:
         """The model's view of a database's reference, learned anew whenever the statistics learn it anew."""
         observed, fitted = prepared.observed, prepared.model
         if self.model is None or fitted is None or not observed.learned or len(observed.reference) < LEAST_REFERENCE:
             return None
         known = self._known.get(observed.key)
-        if known is None or known.fitted is not fitted:
+        if known is None or known.fitted is not fitted or known.lessons is not lessons:
             values = cells(observed.reference, observed.catalogue.names())
             learned = self.model.learn(values, observed.reference.interval, *_directions(observed.catalogue))
-            known = self._known[observed.key] = _Known(fitted, learned)
+            if lessons is not None:
+                learned = self.model.recall(learned, lessons)
+            known = self._known[observed.key] = _Known(fitted, lessons, learned)
         self._known.move_to_end(observed.key)
         while len(self._known) > self._capacity:
             self._known.popitem(last=False)
@@ -199,7 +201,6 @@ class LearnedDetector:
         self,
         prepared: Sequence[Prepared],
         learned: Sequence[Any],
-        taught: Sequence[Any | None],
         places: Sequence[int],
         many: int,
     ) -> Mapping[int, _Seen]:
@@ -211,7 +212,7 @@ class LearnedDetector:
         values = np.full((len(prepared), length, len(names)), np.nan)
         for index, (one, rows) in enumerate(zip(prepared, on_grid, strict=True)):
             values[index, length - 1 - rows[rows >= 0]] = cells(one.observed.recent, names)[rows >= 0]
-        scored = self.model.score(learned, taught, values)
+        scored = self.model.score(learned, values)
         if scored.probability.shape != values.shape[:2] or not np.isfinite(scored.probability).all():
             raise ValueError(
                 "the model's probabilities are not one finite number per sample: it does not fit this version"

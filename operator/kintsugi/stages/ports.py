@@ -76,7 +76,7 @@ class Scored(Protocol):
 
 
 class LearnedModel(Protocol):
-    """A model that needs no training on the database it judges. What it returns from `learn` and `teach` is its own."""
+    """A model that needs no training on what it judges. What `learn`, `teach` and `recall` return is its own."""
 
     name: str
 
@@ -93,10 +93,13 @@ class LearnedModel(Protocol):
     def teach(self, examples: Sequence[Lesson], floor: Floats, hurts: Floats) -> Any | None:
         """What a database's own examples teach; None when nothing can be learned from them."""
 
+    def recall(self, learned: Any, taught: Any) -> Any:
+        """One database's normal with what its examples teach beside it."""
+
     def shape(self, learned: Any) -> tuple[int, ...]:
         """What must be equal of all databases in one call, besides their interval and signals."""
 
-    def score(self, learned: Sequence[Any], taught: Sequence[Any | None], values: Floats) -> Scored:
+    def score(self, learned: Sequence[Any], values: Floats) -> Scored:
         """Many databases in one call: samples `[D, T, S]`, oldest first, NaN for missing."""
 
     def classify(self, deviation: Floats, names: Sequence[str]) -> tuple[str, float]:

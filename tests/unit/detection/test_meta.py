@@ -11,7 +11,7 @@ from kintsugi_ml.detection.meta import fast, outer
 from kintsugi_ml.detection.meta.inner import adapt
 from kintsugi_ml.detection.meta.tasks import Task, collate, draw
 from kintsugi_ml.detection.protocol import Run
-from kintsugi_ml.detection.stack import Examples, blend
+from kintsugi_ml.detection.stack import Examples, Own, blend
 
 KINDS = pytest.mark.parametrize("kind", outer.KINDS, ids=lambda kind: kind.name)
 
@@ -36,7 +36,7 @@ def test_untrained_and_without_a_step_it_is_the_shipped_blend() -> None:
     task = a_task()
     found = fast.scores(fast.begin(0), collate([task]), second_order=True, steps=0).detach().numpy()[0]
     # At 15 s a sample nothing is averaged.
-    blended = blend(task.logits, task.points, task.anchors, task.examples, 15.0)
+    blended = blend(task.logits, task.points, Own.beside(task.anchors, task.examples), 15.0)
     np.testing.assert_allclose(found, blended, rtol=1e-3, atol=1e-3)
 
 

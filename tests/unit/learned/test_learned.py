@@ -83,6 +83,20 @@ def test_a_reference_is_learned_once_while_it_stands() -> None:
     assert model.learned == 1
 
 
+def test_what_examples_say_beside_a_reference_is_worked_out_once_while_both_stand() -> None:
+    model = Says()
+    detector = heard(an_example(LabelKind.ANOMALY, BACKUP), model=model)
+    judged = Judged(detector)
+
+    for samples in range(5):
+        judged.at(samples)
+    assert model.recalled == 1
+
+    detector.hear(UID, [an_example(LabelKind.ANOMALY, BACKUP), an_example(LabelKind.NORMAL, BACKUP)])
+    judged.at(5)
+    assert model.recalled == 2
+
+
 # --- without examples the statistics decide
 
 

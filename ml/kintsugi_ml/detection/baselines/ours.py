@@ -11,7 +11,7 @@ from kintsugi_ml.detection.features import chosen
 from kintsugi_ml.detection.model import Model
 from kintsugi_ml.detection.protocol import Episode, Judged, Run
 from kintsugi_ml.detection.shots import Decided, decide_labelled, examples_of, train_familiar
-from kintsugi_ml.detection.stack import Decision, Examples, Step
+from kintsugi_ml.detection.stack import Decision, Examples, Own, Step
 from kintsugi_ml.detection.training import calibrate, crossfit, whole, zero_shot
 
 
@@ -65,8 +65,8 @@ class Stacked:
         thresholds = self.per_sample.threshold(examples), self.model.threshold(examples)
         if examples is None or not len(examples):
             return Judged(self.model.first.decision.calibration.probability(logits), *thresholds)
-        interval = episode.run.interval
-        probability, _ = self.model.weigh(logits, seen.points, seen.anchors, examples, interval)
+        own = Own.beside(seen.anchors, examples)
+        probability, _ = self.model.weigh(logits, seen.points, own, episode.run.interval)
         return Judged(probability, *thresholds)
 
     def _logits(self, run: Run) -> Floats:
