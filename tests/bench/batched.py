@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     lessons = model.teach(
         [(calm, calm[:30] + 5 * anomalous, 1.0, anomalous) for anomalous in (True, False) * 5], floor, hurts
     )
+    assert lessons is not None
     began = time.process_time()
     plain = [model.learn(random.standard_normal((REFERENCE, width)), 1.0, floor, hurts) for _ in range(many)]
     learning = (time.process_time() - began) / many
