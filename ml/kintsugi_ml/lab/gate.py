@@ -110,14 +110,14 @@ def _signal(
         return None, f"{signal.name} was not measured"
     before, after = (_peak(part, signal) if negative else float(part.mean()) for part in (normal, fault))
     words = f"{signal.name} went from {before:.4g} to {after:.4g} {signal.unit}"
-    return _factor(before, after, signal), words
+    return factor_of(before, after, signal), words
 
 
 def _peak(values: Floats, signal: Signal) -> float:
     return float(values.min() if signal.hurts is Hurts.DOWN else values.max())
 
 
-def _factor(before: float, after: float, signal: Signal) -> float:
+def factor_of(before: float, after: float, signal: Signal) -> float:
     """The ratio of two means, each at least the floor, so that a rise from nothing is a number."""
     if abs(after - before) <= signal.floor:
         return 1.0

@@ -89,12 +89,24 @@ class RemedyEntry(_Open):
     ended: Number = None
 
 
+class OwnSignalEntry(_Known):
+    """What came of the class' own signal, see `outcome.OwnSignal`."""
+
+    name: str
+    before: float
+    during: float
+    settled: Number = None
+    felt: bool
+    restored_after: Number = None
+
+
 class OutcomeEntry(_Open):
     """What came of it, see `outcome.Outcome`; `restored_after` in seconds from the remedy, None: not before the end."""
 
     felt: bool = True
     restored_after: Number = None
     harm: bool = False
+    own_signal: OwnSignalEntry | None = None
 
 
 class Skipped(_Known):

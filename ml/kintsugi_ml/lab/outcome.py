@@ -11,8 +11,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from kintsugi.domain.frame import Floats
+from kintsugi.domain.frame import Floats, Frame
+from kintsugi.domain.signals import Catalogue
+from kintsugi_ml.lab import gate
 from kintsugi_ml.lab.clienttrack import Requests
+from kintsugi_ml.lab.faults.base import Effect
 from kintsugi_ml.lab.parts import Parts
 
 WINDOW_SECONDS: Final = 2.0
@@ -24,6 +27,8 @@ USUAL: Final = 95.0
 SHARE_SLACK: Final = 0.01
 HEIGHT_SECONDS: Final = 15.0
 """So long before the remedy counts as the fault at its height: a ramp has ended by then."""
+SIGNAL_SECONDS: Final = 5.0
+"""Over so long a class' own signal is averaged: deadlocks and checkpoints come one by one."""
 HARM_SLOWER: Final = 1.25
 HARM_SHARE: Final = 0.02
 
@@ -64,6 +69,22 @@ class Consistency:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnSignal:
+    """What came of the class' own signal, in its unit: means of the same times as in `Outcome`, None: not measured.
+
+    `felt`: at the fault's height it was moved by the factor that the gate asks for. `restored_after`: seconds from the
+    remedy's start until it was not any more, for five seconds and in the mean of all that follows; None: never.
+    """
+
+    name: str
+    before: float
+    during: float
+    settled: float | None
+    felt: bool
+    restored_after: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """The objectives before (normal part), during (the fault at its height) and after (from the remedy's start).
 
@@ -80,6 +101,7 @@ class Outcome:
     felt: bool
     restored_after: float | None
     harm: bool
+    own_signal: OwnSignal | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for a JSON file."""
@@ -127,6 +149,35 @@ def measure(
         felt=band is not None and _felt(requests, band, height, parts.remedied),
         restored_after=None if band is None else restored(requests, band, parts.remedied, parts.ended),
         harm=_worse(settled, during),
+    )
+
+
+def own_signal(effect: Effect, parts: Parts, frame: Frame, catalogue: Catalogue) -> OwnSignal | None:
+    """The same of the signal that the class is proven by; None when it has none, or that was not measured."""
+    signal = catalogue.get(effect.signal) if effect.signal else None
+    if signal is None or signal.name not in frame.signals:
+        return None
+    place = frame.signals.index(signal.name)
+    track = Track(frame.times, np.where(frame.mask[:, place], frame.values[:, place], np.nan))
+    before = track.mean(parts.normal, parts.injected)
+    during = track.mean(max(parts.injected, parts.remedied - HEIGHT_SECONDS), parts.remedied)
+    if before is None or during is None:
+        return None
+
+    def moved(start: float, end: float) -> bool:
+        mean = track.mean(start, end)
+        return mean is None or gate.factor_of(before, mean, signal) >= effect.factor
+
+    starts = np.arange(parts.remedied, parts.ended - SIGNAL_SECONDS + 1e-9)
+    back = (at for at in starts if not moved(at, at + SIGNAL_SECONDS) and not moved(at, parts.ended))
+    first = next(back, None)
+    return OwnSignal(
+        name=signal.name,
+        before=before,
+        during=during,
+        settled=track.mean(parts.ended - (parts.ended - parts.remedied) / 3, parts.ended),
+        felt=gate.factor_of(before, during, signal) >= effect.factor,
+        restored_after=None if first is None else float(first - parts.remedied),
     )
 
 

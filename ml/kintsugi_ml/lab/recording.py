@@ -140,6 +140,8 @@ def _entry(
     )
     status, reason = _status(course, verdict)
     came = outcome.measure(requests, parts, _resources(frame), consistency)
+    if fault is not None and not fault.negative:
+        came = dataclasses.replace(came, own_signal=outcome.own_signal(fault.effect, parts, frame, recorded()))
     return _planned(planned, status, reason).model_copy(
         update={
             "root": course.root,

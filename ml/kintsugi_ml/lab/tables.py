@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from statistics import median
 from typing import Final
 
@@ -82,8 +82,8 @@ def cascades(known: Manifest) -> Iterator[str]:
 
 
 def remedies(known: Manifest) -> Iterator[str]:
-    """What each action did to each class; only runs in which the clients felt the fault can be restored."""
-    yield _row("class", "action", "meant to heal", "tried", "clients restored", "median seconds", "made it worse")
+    """What each action did to each class; only what was felt can be restored, by clients or by the class' signal."""
+    yield _row("class", "action", "meant to heal", "tried", "clients restored", "its signal restored", "made it worse")
     yield _row(*["---"] * 7)
     for fault, runs in by_class(known.runs).items():
         tried: dict[tuple[bool, str], list[Entry]] = {}
@@ -92,17 +92,24 @@ def remedies(known: Manifest) -> Iterator[str]:
                 tried.setdefault((not run.remedy.right, run.remedy.action), []).append(run)
         for (wrong, action), members in sorted(tried.items()):
             outcomes = [run.outcome for run in members if run.outcome]
-            felt = [came for came in outcomes if came.felt]
-            after = [came.restored_after for came in felt if came.restored_after is not None]
+            signals = [came.own_signal for came in outcomes if came.own_signal]
             yield _row(
                 fault,
                 action,
                 "no" if wrong else "yes",
                 len(members),
-                f"{len(after)} of {len(felt)}" if felt else "not felt",
-                f"{median(after):.1f}" if after else "–",
+                _restored(came.restored_after for came in outcomes if came.felt),
+                _restored(signal.restored_after for signal in signals if signal.felt),
                 sum(came.harm for came in outcomes) if action != NOTHING else "–",
             )
+
+
+def _restored(felt: Iterable[float | None]) -> str:
+    """As in "2 of 3, 1.5 s"."""
+    known = list(felt)
+    after = [seconds for seconds in known if seconds is not None]
+    count = f"{len(after)} of {len(known)}" if known else "not felt"
+    return f"{count}, {median(after):.1f} s" if after else count
 
 
 def weak(known: Manifest) -> Iterator[str]:

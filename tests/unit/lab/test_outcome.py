@@ -1,4 +1,4 @@
-"""What came of a remedy is told from the clients' requests alone, by one rule."""
+"""What came of a remedy is told from the clients' requests and from the class' own signal, each by one rule."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ import json
 import numpy as np
 import pytest
 
+from kintsugi.domain.frame import Frame
+from kintsugi.engines import catalogue
 from kintsugi_ml.lab.clienttrack import Requests
-from kintsugi_ml.lab.outcome import Consistency, Track, measure
+from kintsugi_ml.lab.faults.base import Effect
+from kintsugi_ml.lab.outcome import Consistency, Track, measure, own_signal
 from kintsugi_ml.lab.parts import Parts
 
 PARTS = Parts(normal=1000.0, injected=1030.0, remedied=1060.0, lifted=1062.0, ended=1085.0)
 RATE = 40
+KNOWN = catalogue.load("postgresql")
 
 
 def requests(slow: tuple[float, float] | None = None, silent: tuple[float, float] | None = None) -> Requests:
@@ -82,3 +86,37 @@ def test_resources_are_averaged_per_part_and_gaps_are_not_zero() -> None:
     assert outcome.before.resources == {"primary_cpu": 0.5}
     assert outcome.after.resources == {"primary_cpu": None}
     assert json.loads(json.dumps(outcome.as_json()))["consistency"]["sessions_terminated"] == 2
+
+
+LAG = Effect(client=None, signal="replication_delay", factor=3.0)
+
+
+def lagging(until: float, *, bursts: bool = False) -> Frame:
+    """A replica that is late from the injection until then; in bursts: every third second only."""
+    times = np.arange(PARTS.normal, PARTS.ended)
+    late = (times >= PARTS.injected) & (times < until) & (~np.bool_(bursts) | (times % 3 == 0))
+    values = np.where(late, 60.0, 0.0)[:, None]
+    return Frame(("replication_delay",), times, values, np.ones_like(values, dtype=bool), 1.0)
+
+
+@pytest.mark.parametrize(("until", "after"), [(1060, 0.0), (1066, 6.0), (1090, None)])
+def test_what_no_client_feels_is_told_by_the_class_own_signal(until: float, after: float | None) -> None:
+    own = own_signal(LAG, PARTS, lagging(until), KNOWN)
+    assert own is not None
+    assert (own.name, own.before, own.during, own.felt) == ("replication_delay", 0.0, 60.0, True)
+    assert own.restored_after == after
+
+
+def test_the_seconds_between_two_bursts_are_no_recovery() -> None:
+    own = own_signal(LAG, PARTS, lagging(1090, bursts=True), KNOWN)
+    assert own is not None
+    assert own.felt
+    assert own.restored_after is None
+
+
+def test_a_class_without_a_signal_or_one_that_was_not_measured_has_no_outcome_of_it() -> None:
+    assert own_signal(Effect(), PARTS, lagging(1066), KNOWN) is None
+    assert own_signal(Effect(signal="deadlocks"), PARTS, lagging(1066), KNOWN) is None
+    unmeasured = lagging(1066)
+    nothing = Frame(unmeasured.signals, unmeasured.times, unmeasured.values, np.zeros_like(unmeasured.mask), 1.0)
+    assert own_signal(LAG, PARTS, nothing, KNOWN) is None
