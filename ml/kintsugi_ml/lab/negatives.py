@@ -183,7 +183,7 @@ class PoolWarmUp(Negative):
     name: ClassVar[str] = "pool-warm-up"
     title: ClassVar[str] = "the pooler renews all its server connections; their caches are cold"
     root: ClassVar[str] = "pooler"
-    effect: ClassVar[Effect] = Effect(client=None, signal="sessions_opened", factor=1.5)
+    effect: ClassVar[Effect] = Effect(client=None)
 
     async def inject(self, ramp: float) -> None:
         """Some rounds, two seconds apart, as when many poolers are updated one after the other."""

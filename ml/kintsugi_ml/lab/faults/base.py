@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import asyncpg
 
+from kintsugi_dev.servers.errors import ServerError
+
 if TYPE_CHECKING:
     from kintsugi_ml.lab.world import World
 
@@ -130,7 +132,7 @@ class Fault(ABC):
         async def guarded() -> None:
             try:
                 await work
-            except LOST as error:
+            except (*LOST, ServerError) as error:
                 self._lost.append(f"{type(error).__name__}: {error}")
 
         task = asyncio.create_task(guarded())
