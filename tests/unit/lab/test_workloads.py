@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 from collections import Counter
 from random import Random
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from kintsugi_dev.load.measure import Journal
+from kintsugi_ml.lab.faults.host import MemoryPressure
 from kintsugi_ml.lab.workloads import WORKLOADS, backoffice
 from kintsugi_ml.lab.workloads.base import Workload, skewed
 from kintsugi_ml.lab.workloads.clients import Demand
 from kintsugi_ml.lab.workloads.process import base_rates
+from kintsugi_ml.lab.world import World
 
 workloads = pytest.mark.parametrize("workload", [kind() for kind in WORKLOADS.values()], ids=list(WORKLOADS))
 
@@ -52,6 +56,15 @@ def test_a_high_level_is_more_of_every_request(workload: Workload) -> None:
 
     assert all(high[kind] > low[kind] for kind in low)
     assert sum(high.values()) == workload.rates["high"] + sum(backoffice.RATES.values())
+
+
+@workloads
+def test_memory_pressure_is_not_for_those_whose_reads_are_in_shared_buffers(workload: Workload) -> None:
+    reason = MemoryPressure.unavailable(cast("World", SimpleNamespace(workload=workload, groups=object())))
+    if workload.name in ("tpcc", "keyvalue"):
+        assert reason == f"what {workload.name} reads is in shared buffers, so nobody misses the page cache"
+    else:
+        assert reason is None
 
 
 def test_more_jobs_are_taken_than_come_in() -> None:

@@ -131,6 +131,13 @@ class MemoryPressure(_HostFault):
     root: ClassVar[str] = "host-memory"
     effect: ClassVar[Effect] = Effect(client=1.5, signal="block_read_latency", factor=3.0)
 
+    @classmethod
+    def unavailable(cls, world: World) -> str | None:
+        """Not without control groups, nor where nothing is read past shared buffers: recorded, nobody felt it."""
+        if world.workload.buffered:
+            return f"what {world.workload.name} reads is in shared buffers, so nobody misses the page cache"
+        return super().unavailable(world)
+
     async def inject(self, ramp: float) -> None:
         """Start the process that takes memory: in two seconds, or over the ramp."""
         group, limit = self.groups.primary, self.groups.memory

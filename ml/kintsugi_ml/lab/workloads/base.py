@@ -48,6 +48,8 @@ class Workload(ABC):
     rates: ClassVar[Mapping[str, float]]
     """Main requests per second at level `low` and `high`: some 15 % and 35 % of a core for servers and clients."""
     targets: ClassVar[Targets]
+    buffered: ClassVar[bool] = False
+    """Whether what it reads is in shared buffers: some 50 blocks a second are read in, elsewhere 500 to 5,000."""
     tables: ClassVar[str]
     """SQL that makes and fills the tables; the same rows each time, no randomness."""
     version: ClassVar[int] = 2

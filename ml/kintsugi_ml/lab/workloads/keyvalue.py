@@ -56,6 +56,7 @@ class KeyValue(Workload):
     name = "keyvalue"
     title = "Key-value store: skewed point reads, a tenth updates"
     rates: ClassVar[Mapping[str, float]] = {"low": 90, "high": 230}
+    buffered: ClassVar[bool] = True
     tables = TABLES
     targets = Targets(
         hot_table="entries",

@@ -142,6 +142,7 @@ class OrderEntry(Workload):
     name = "tpcc"
     title = "Order entry: new orders, payments, order status"
     rates: ClassVar[Mapping[str, float]] = {"low": 25, "high": 65}
+    buffered: ClassVar[bool] = True
     tables = TABLES
     targets = Targets(
         hot_table="districts",
