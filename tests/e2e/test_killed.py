@@ -137,12 +137,18 @@ def test_while_it_verifies_the_verdict_comes_after_the_restart(case: Case) -> No
 
 @pytest.mark.slow
 def test_while_it_takes_back_the_index_is_dropped_once_after_the_restart(case: Case) -> None:
-    """An index that does not heal, because the planner is told to use none."""
-    case.watched({"mode": "Approve", "verification": {"window": "10s"}})
+    """An index that does not heal: the blocker that somebody else must end keeps the latency up."""
+    case.watched(
+        {
+            "mode": "Approve",
+            "actions": [{"name": "terminate-blocker", "mode": "Observe"}],
+            "verification": {"window": "10s"},
+        }
+    )
     with case.lane.fault(DroppedIndex(case.lane.server, "shop")):
         name = case.proposed("create-index", seconds=90)
         case.until_action(name, "AwaitingApproval")
-        with _planner_without_indexes(case.lane):
+        with case.lane.fault(BlockingTransaction(case.lane.dsn)):
             case.approve(name)
             case.until_action(name, "Verifying", seconds=90)
             index = case.stand.get(ACTIONS, case.namespace, name)["spec"]["parameters"]["index"]
@@ -193,21 +199,6 @@ def _old_snapshot(lane: Lane) -> Iterator[None]:
         yield
     finally:
         session.close()
-
-
-@contextmanager
-def _planner_without_indexes(lane: Lane) -> Iterator[None]:
-    """Every statement reads its tables from beginning to end, in all sessions at once."""
-    settings = ("enable_indexscan", "enable_indexonlyscan", "enable_bitmapscan")
-    for setting in settings:
-        lane.server.execute(f"ALTER SYSTEM SET {setting} = off")
-    lane.server.execute("SELECT pg_reload_conf()")
-    try:
-        yield
-    finally:
-        for setting in settings:
-            lane.server.execute(f"ALTER SYSTEM RESET {setting}")
-        lane.server.execute("SELECT pg_reload_conf()")
 
 
 def _dropping(lane: Lane) -> bool:
