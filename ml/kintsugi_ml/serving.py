@@ -90,7 +90,7 @@ class Serving:
             many = sum(kind == anomalous for *_, kind in examples)
             try:
                 own = self._detector.learn(reference, interval, floor=floor, hurts=hurts)
-                one = own.remember(0, window, np.full(len(window), anomalous)).own[0].examples
+                one = own.examples(0, window, np.full(len(window), anomalous))
             except DetectionError:  # it measures nothing that is known here
                 continue
             found.append(_thinned(one, max(LEAST_ROWS, MOST_ROWS // many)))

@@ -60,7 +60,11 @@ class Watch:
     own: Mapping[int, Own] = field(default_factory=dict)
 
     def remember(self, database: int, values: Floats, labels: Bools, labelled: Bools | None = None) -> Watch:
-        """The same with examples of one database, in place of what was remembered of it.
+        """The same with examples of one database, in place of what was remembered of it; see `examples`."""
+        return self.beside(database, self.examples(database, values, labels, labelled))
+
+    def examples(self, database: int, values: Floats, labels: Bools, labelled: Bools | None = None) -> Examples:
+        """Labelled samples of one database, relative to its reference.
 
         Args:
             database: its index.
@@ -81,10 +85,10 @@ class Watch:
         if not kept.any():
             raise SupportError("none of the examples has a measured value: give some in which signals are measured")
         logits = self.model.first.forest.logits(chosen(described.features[0]))
-        return self.beside(database, Examples(described.points[0][kept], logits[kept], labels[kept]))
+        return Examples(described.points[0][kept], logits[kept], labels[kept])
 
     def beside(self, database: int, examples: Examples) -> Watch:
-        """The same with examples that were described relative to another reference."""
+        """The same with examples that may be relative to another reference, in place of those before."""
         own = Own.beside(self.reference.anchors.points[database], examples)
         return replace(self, own={**self.own, database: own})
 

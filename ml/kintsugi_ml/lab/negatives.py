@@ -40,8 +40,9 @@ class Negative(Fault):
 
     def failed(self) -> str | None:
         """A tool of its own may have ended with an error, too."""
-        status = self._process.popen.poll() if self._process is not None else None
-        return f"{self._process.name} ended with status {status}" if self._process and status else super().failed()
+        if self._process is not None and (status := self._process.popen.poll()):
+            return f"{self._process.name} ended with status {status}"
+        return super().failed()
 
     def pids(self) -> list[int]:
         """The server processes of its sessions."""

@@ -135,10 +135,9 @@ def measure(
     requests: Requests, parts: Parts, resources: Mapping[str, Track], consistency: Consistency | None = None
 ) -> Outcome:
     """The outcome of a run. `resources` by name, `primary_cpu` (CPU seconds/s) and `wal_bytes` (B/s) for example."""
-    height = max(parts.injected, parts.remedied - HEIGHT_SECONDS)
-    last = parts.ended - (parts.ended - parts.remedied) / 3
+    height = _height(parts)
     during = _phase(requests, height, parts.remedied, resources)
-    settled = _phase(requests, last, parts.ended, resources)
+    settled = _phase(requests, _last_third(parts), parts.ended, resources)
     band = Band.of(requests.between(parts.normal, parts.injected), parts.normal, parts.injected)
     return Outcome(
         before=_phase(requests, parts.normal, parts.injected, resources),
@@ -160,7 +159,7 @@ def own_signal(effect: Effect, parts: Parts, frame: Frame, catalogue: Catalogue)
     place = frame.signals.index(signal.name)
     track = Track(frame.times, np.where(frame.mask[:, place], frame.values[:, place], np.nan))
     before = track.mean(parts.normal, parts.injected)
-    during = track.mean(max(parts.injected, parts.remedied - HEIGHT_SECONDS), parts.remedied)
+    during = track.mean(_height(parts), parts.remedied)
     if before is None or during is None:
         return None
 
@@ -175,10 +174,20 @@ def own_signal(effect: Effect, parts: Parts, frame: Frame, catalogue: Catalogue)
         name=signal.name,
         before=before,
         during=during,
-        settled=track.mean(parts.ended - (parts.ended - parts.remedied) / 3, parts.ended),
+        settled=track.mean(_last_third(parts), parts.ended),
         felt=gate.factor_of(before, during, signal) >= effect.factor,
         restored_after=None if first is None else float(first - parts.remedied),
     )
+
+
+def _height(parts: Parts) -> float:
+    """When the fault's height begins; it ends with the remedy."""
+    return max(parts.injected, parts.remedied - HEIGHT_SECONDS)
+
+
+def _last_third(parts: Parts) -> float:
+    """When the last third of the time after the remedy begins."""
+    return parts.ended - (parts.ended - parts.remedied) / 3
 
 
 def restored(requests: Requests, band: Band, start: float, end: float) -> float | None:

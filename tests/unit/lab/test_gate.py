@@ -8,7 +8,7 @@ from kintsugi.engines import catalogue
 from kintsugi_ml.lab import gate
 from kintsugi_ml.lab.clienttrack import Requests, client_track, parse, per_second
 from kintsugi_ml.lab.faults.base import Effect
-from kintsugi_ml.lab.parts import Parts
+from kintsugi_ml.lab.parts import Form, Parts
 
 PARTS = Parts(normal=1000.0, injected=1030.0, remedied=1060.0, lifted=1080.0, ended=1090.0)
 KNOWN = catalogue.load("postgresql")
@@ -31,10 +31,16 @@ def a_frame(signal: str, normal: float, fault: float) -> Frame:
 QUIET = a_frame("lock_waiters", 0.0, 0.0)
 
 
-def judged(effect: Effect, client: Requests, frame: Frame = QUIET, **more: object) -> gate.Gate:
-    negative, form = bool(more.get("negative", False)), "ramped" if more.get("ramped") else "abrupt"
-    failed = more.get("failed")
-    return gate.judge(effect, negative, PARTS, client, frame, KNOWN, form=form, failed=failed)  # type: ignore[arg-type]
+def judged(
+    effect: Effect,
+    client: Requests,
+    frame: Frame = QUIET,
+    *,
+    negative: bool = False,
+    form: Form = "abrupt",
+    failed: str | None = None,
+) -> gate.Gate:
+    return gate.judge(effect, negative, PARTS, client, frame, KNOWN, form=form, failed=failed)
 
 
 def test_a_slower_client_passes() -> None:
@@ -84,7 +90,7 @@ def test_a_signal_that_was_not_measured_says_so() -> None:
 
 def test_of_a_ramp_only_the_second_half_counts() -> None:
     client = requests(0.05, since=PARTS.injected + 14)
-    assert judged(Effect(client=4.5), client, ramped=True).client_factor == pytest.approx(5.0)
+    assert judged(Effect(client=4.5), client, form="ramped").client_factor == pytest.approx(5.0)
 
 
 def test_a_hard_negative_passes_when_it_took_place_and_nobody_suffered() -> None:
