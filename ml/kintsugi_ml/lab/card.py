@@ -93,7 +93,7 @@ def filled(text: str, made: Mapping[str, str]) -> str:
 def leaks(known: Manifest, directory: Path) -> leak.Report:
     """The leak check over the runs that count."""
     runs = (leak.summary(run, read_run(directory, run).frame) for run in known.counting())
-    return leak.check(runs, known.signals)
+    return leak.check(runs, recorded())
 
 
 def _csv(known: Manifest, report: leak.Report) -> str:

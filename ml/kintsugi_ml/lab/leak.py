@@ -1,8 +1,9 @@
 """Does one signal alone give a class away? And does it before anything was injected?
 
 A signal's AUC is the probability that a run of the class shows more of it than another run does, .5 when it says
-nothing. Runs are compared only within the same workload, level and server, so that an uneven plan looks like nothing
-(with null runs, which are few, within the same workload).
+nothing. A difference up to the signal's floor is none: detection doesn't look at it either. Runs are compared only
+within the same workload, level and server, so that an uneven plan looks like nothing (with null runs, which are few,
+within the same workload).
 A run is one number per signal and part, three ways: the mean, the peak, and the share of samples that are missing;
 windows of the same run are no independent witnesses.
 
@@ -21,6 +22,7 @@ from typing import Final, Literal
 import numpy as np
 
 from kintsugi.domain.frame import Floats, Frame
+from kintsugi.domain.signals import Catalogue
 from kintsugi_ml.lab.expected import EXPECTED
 from kintsugi_ml.lab.manifest import NULL, Entry
 
@@ -83,16 +85,20 @@ def summary(entry: Entry, frame: Frame) -> Summary:
     return Summary(entry, _numbers(normal), _numbers(fault))
 
 
-def auc(positive: Floats, negative: Floats) -> tuple[Floats, Floats]:
-    """Over all pairs of `[P, F]` and `[N, F]`: how many the positive wins (a tie is half), and how many there are."""
+def auc(positive: Floats, negative: Floats, floor: Floats) -> tuple[Floats, Floats]:
+    """Over all pairs of `[P, F]` and `[N, F]`: how many the positive wins, and how many there are.
+
+    A tie is half; what differs by no more than `floor` `[F]` is one.
+    """
     usable = ~np.isnan(positive)[:, None] & ~np.isnan(negative)[None]
-    above = (positive[:, None] > negative[None]) + 0.5 * (positive[:, None] == negative[None])
+    more = positive[:, None] - negative[None]
+    above = (more > floor) + 0.5 * (np.abs(more) <= floor)
     wins: Floats = np.where(usable, above, 0.0).sum(axis=(0, 1))
     return wins, usable.sum(axis=(0, 1)).astype(np.float64)
 
 
 def stratified_auc(
-    positive: Sequence[Summary], negative: Sequence[Summary], where: Where, *, fine: bool = True
+    positive: Sequence[Summary], negative: Sequence[Summary], where: Where, floor: Floats, *, fine: bool = True
 ) -> Floats:
     """AUC `[3 S]` over the pairs that share a stratum; NaN where there is no such pair."""
     totals: list[tuple[Floats, Floats]] = []
@@ -102,7 +108,7 @@ def stratified_auc(
             for runs in (positive, negative)
         )
         if len(ours) and len(theirs):
-            totals.append(auc(ours, theirs))
+            totals.append(auc(ours, theirs, floor))
     if not totals:
         return np.full(len(_part(positive[0], where)), np.nan)
     wins, pairs = np.sum([pair[0] for pair in totals], axis=0), np.sum([pair[1] for pair in totals], axis=0)
@@ -110,8 +116,12 @@ def stratified_auc(
     return areas
 
 
-def check(runs: Iterable[Summary], signals: Sequence[str]) -> Report:
-    """Look at every class, null runs too; compound runs and runs that don't count stay out."""
+def check(runs: Iterable[Summary], catalogue: Catalogue) -> Report:
+    """Look at every class, null runs too; compound runs and runs that don't count stay out.
+
+    The runs' signals are those of `catalogue`, in its order.
+    """
+    signals, floor = catalogue.names(), _floors(catalogue)
     single = [run for run in runs if run.entry.counts and run.entry.second is None]
     classes = sorted({run.entry.fault for run in single})
     nulls = [run for run in single if run.entry.fault == NULL]
@@ -127,13 +137,17 @@ def check(runs: Iterable[Summary], signals: Sequence[str]) -> Report:
             unjudged.append(fault)
             continue
         faults = [run for run in others if run.entry.fault != NULL]
-        before, after = stratified_auc(own, others, "normal"), stratified_auc(own, faults, "fault")
+        before, after = (
+            stratified_auc(own, others, "normal", floor),
+            stratified_auc(own, faults, "fault", floor),
+        )
         areas[fault] = (before, after)
         leaks += _found(fault, "normal", before, signals, PREPARATION_AUC, len(own))
         if fault == NULL:
             continue
         giveaways += _found(fault, "fault", after, signals, GIVEAWAY_AUC, len(own))
-        against_nulls = _found(fault, "fault", stratified_auc(own, nulls, "fault", fine=False), signals, 0.5, len(own))
+        against_null = stratified_auc(own, nulls, "fault", floor, fine=False)
+        against_nulls = _found(fault, "fault", against_null, signals, 0.5, len(own))
         if against_nulls:
             effects = dict(zip(signals, _effects(own, nulls), strict=True))
             seen[fault] = max(against_nulls, key=lambda finding: (abs(finding.auc - 0.5), effects[finding.signal]))
@@ -160,6 +174,12 @@ def _found(fault: str, where: Where, areas: Floats, signals: Sequence[str], boun
         Finding(fault, where, signals[i], WAYS[best[i]], float(by_way[best[i], i]), runs, why.get(signals[i]))
         for i in map(int, order)
     ]
+
+
+def _floors(catalogue: Catalogue) -> Floats:
+    """What counts as no difference `[3 S]`: the signal's floor; of the share of samples that are missing, nothing."""
+    floors = np.array([signal.floor for signal in catalogue])
+    return np.concatenate([floors, floors, np.zeros(len(floors))])
 
 
 def _effects(own: Sequence[Summary], nulls: Sequence[Summary]) -> Floats:

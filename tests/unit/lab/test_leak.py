@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
+from kintsugi.domain.signals import Catalogue
 from kintsugi_ml.lab.leak import Summary, auc, check, rows, summary
 from kintsugi_ml.lab.manifest import NULL
+from kintsugi_ml.lab.signals import recorded
 
 Build = Callable[..., Any]
 FAULTS = ("deadlocks", "bulk-insert", "cpu-hog", NULL)
@@ -17,25 +19,46 @@ WORKLOADS = ("tpcc", "ingest")
 
 
 @pytest.fixture
-def data_set(entry: Build, recording: Build) -> Callable[..., tuple[list[Summary], Sequence[str]]]:
+def data_set(entry: Build, recording: Build) -> Callable[..., tuple[list[Summary], Catalogue]]:
     """Six runs of each class over two workloads; `spoil(recording)` changes what was recorded."""
 
-    def build(spoil: Callable[[Any], None] = lambda _: None) -> tuple[list[Summary], Sequence[str]]:
+    def build(spoil: Callable[[Any], None] = lambda _: None) -> tuple[list[Summary], Catalogue]:
         made = []
         for fault in FAULTS:
             for number in range(6):
                 known = entry(f"p{number}-{fault}", fault, workload=WORKLOADS[number % 2])
                 made.append(recording(known, seed=10 * FAULTS.index(fault) + number))
                 spoil(made[-1])
-        return [summary(one.entry, one.frame) for one in made], made[0].frame.signals
+        return [summary(one.entry, one.frame) for one in made], recorded()
 
     return build
 
 
 def test_the_area_under_the_curve_counts_pairs_and_halves_ties() -> None:
-    wins, pairs = auc(np.array([[1.0], [3.0]]), np.array([[1.0], [2.0], [np.nan]]))
+    wins, pairs = auc(np.array([[1.0], [3.0]]), np.array([[1.0], [2.0], [np.nan]]), np.array([0.0]))
 
     assert (wins[0], pairs[0]) == (2.5, 4.0)
+
+
+def test_what_differs_by_no_more_than_the_floor_is_a_tie() -> None:
+    wins, pairs = auc(np.array([[1.0], [3.0]]), np.array([[1.5], [2.0]]), np.array([0.5]))
+
+    assert (wins[0], pairs[0]) == (2.5, 4.0)
+
+
+def test_noise_below_the_signal_s_floor_is_no_leak_and_above_it_is_one(data_set: Build) -> None:
+    signal = recorded().get("longest_query_age")
+    assert signal is not None
+    floor = signal.floor
+
+    def leaks(level: float) -> set[str]:
+        def spoil(made: Any) -> None:
+            made.signal("longest_query_age", -30, 0, level if made.entry.fault == "cpu-hog" else 0.0)
+
+        return {leak.signal for leak in check(*data_set(spoil)).leaks if leak.fault == "cpu-hog"}
+
+    assert leaks(0.9 * floor) == set()
+    assert leaks(1.1 * floor) == {"longest_query_age"}
 
 
 def test_noise_gives_nothing_away(data_set: Build) -> None:
@@ -62,7 +85,7 @@ def test_every_signal_of_every_class_is_reported(data_set: Build) -> None:
             made.signal("buffers_allocated", -30, 35, 900.0)
 
     runs, signals = data_set(spoil)
-    head, *lines = rows(check(runs, signals), signals)
+    head, *lines = rows(check(runs, signals), signals.names())
 
     assert head.split(",") == [
         *("class", "signal", "normal_mean", "normal_peak", "normal_missing"),
