@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from kintsugi_ml.lab.manifest import NOTHING, NULL, Entry
@@ -29,6 +30,18 @@ def spare_needed(spare: Sequence[Planned], known: Sequence[Entry]) -> list[Plann
 def tried(planned: Planned, known: Sequence[Entry]) -> Mapping[str, int]:
     """How often each action was tried in runs of this class that count."""
     return Counter(run.remedy.action for run in _single(planned.fault, known) if run.counts and run.remedy)
+
+
+def remedied(planned: Planned, missing: Sequence[Planned], known: Sequence[Entry]) -> Planned:
+    """`planned`, with a wrong remedy when what else is `missing` would leave its class with too few different ones."""
+    own = _single(planned.fault, known)
+    if planned.second is not None or planned.fault == NULL or not own or own[0].negative:
+        return planned
+    coming = sum(
+        one.remedy == "wrong" and one.second is None and one.fault == planned.fault and one.id != planned.id
+        for one in missing
+    )
+    return replace(planned, remedy="wrong") if len(_wrong(own)) + coming < WRONG else planned
 
 
 def _of(fault: str, spare: Sequence[Planned], known: Sequence[Entry]) -> list[Planned]:

@@ -144,7 +144,9 @@ class Session:
 
     async def _one(self, planned: Planned, made: World, sampler: TruthSampler) -> tuple[Verdict, bool]:
         try:
-            tried = needs.tried(planned, dataset.entries(self.directory))
+            known = dataset.entries(self.directory)
+            tried = needs.tried(planned, known)
+            planned = needs.remedied(planned, self.missing(), known)
             course = await run.carry_out(planned, made, self.draw, tried)
             verdict = await recording.record(self.directory, course, made, sampler)
         except Exception as error:  # noqa: BLE001 – a mistake of ours in one run must not end hours of recording

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Literal
@@ -12,7 +13,7 @@ import pytest
 from kintsugi_ml.lab import dataset
 from kintsugi_ml.lab.faults.base import Fault, Trial
 from kintsugi_ml.lab.manifest import Entry, RemedyEntry
-from kintsugi_ml.lab.needs import ENOUGH, ENOUGH_HARMLESS, spare_needed, tried
+from kintsugi_ml.lab.needs import ENOUGH, ENOUGH_HARMLESS, remedied, spare_needed, tried
 from kintsugi_ml.lab.parts import Planned
 from kintsugi_ml.lab.session import Session
 
@@ -49,6 +50,17 @@ def test_a_class_without_two_different_wrong_remedies_gets_a_run_with_one(entry:
     runs = [entry(f"r{number}", remedy=RemedyEntry(action="vacuum-table")) for number in range(ENOUGH)]
     assert [one.id for one in spare_needed(SPARE, runs)] == ["s3"]
     assert spare_needed([SPARE[0]], runs) == []
+
+
+def test_a_planned_run_tries_a_wrong_remedy_when_too_few_would_be_tried_otherwise(entry: Make) -> None:
+    runs = [entry("r0", remedy=RemedyEntry(action="vacuum-table"))]
+    last = planned("a")
+    assert remedied(last, [last], runs).remedy == "wrong"
+    assert remedied(last, [last, planned("b", "wrong")], runs) == last
+    assert remedied(last, [last], recorded(entry, 2)) == last
+    compound = replace(last, second="cpu-hog")
+    assert remedied(compound, [compound], runs) == compound
+    assert remedied(last, [last], [entry("r0", negative=True)]) == last
 
 
 def test_a_harmless_class_needs_fewer_and_no_wrong_remedy(entry: Make) -> None:
