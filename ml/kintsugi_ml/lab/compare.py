@@ -1,22 +1,24 @@
 """Whether a fresh run of a class is like the recorded ones. The rule, once:
 
 - its gate passed;
-- its client factor lies within the recorded range widened by half (lowest / 1.5 to highest × 1.5);
+- its client factor lies within the recorded range widened by half (lowest / 1.5 to highest × 1.5), over all runs of the
+  class: the gate judges a ramp at its height, so its form makes no difference;
 - the onset at its root lies within the recorded range widened likewise, and by `TOGETHER_SECONDS` for the sampling;
 - one of its first movers has been a first mover before;
 - of the pairs of components that always moved in the same order, at least three in four did so again.
 
-It is compared with runs of the same class, form and workload; where those are fewer than three, with all workloads'.
+The last three are compared with runs of the same class, form and workload; where those are fewer than three, with all
+workloads'. `left_out` says what the rule is worth.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Final
 
-from kintsugi_ml.lab.manifest import TOGETHER_SECONDS, Entry
+from kintsugi_ml.lab.manifest import NULL, TOGETHER_SECONDS, Entry
 
 WIDENED: Final = 1.5
 ORDER_SHARE: Final = 0.75
@@ -44,36 +46,63 @@ class Comparison:
         return bool(self.peers) and all(finding.within for finding in self.findings)
 
 
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Of recorded runs, each left out in turn, how many are like the others of their class, and like another class."""
+
+    own: int
+    own_alike: int
+    others: int
+    others_alike: int
+
+
 def compare(fresh: Entry, recorded: Iterable[Entry]) -> Comparison:
     """Judge a fresh run against the recorded ones."""
-    peers = peers_of(fresh, recorded)
+    same = [run for run in recorded if run.counts and (run.fault, run.second) == (fresh.fault, fresh.second)]
+    peers = peers_of(fresh, same)
     if not peers:
         missing = Finding(False, f"no run of {fresh.fault}, {fresh.form}, is recorded that counts; record it first")
         return Comparison((), (missing,))
-    rules: tuple[Callable[[Entry, Sequence[Entry]], Finding | None], ...] = (_gate, _client, _root, _first, _order)
-    findings = (rule(fresh, peers) for rule in rules)
+    findings = (
+        _gate(fresh),
+        _client(fresh, same),
+        _root(fresh, peers),
+        _first(fresh, peers),
+        _order(fresh, peers),
+    )
     return Comparison(tuple(peers), tuple(finding for finding in findings if finding is not None))
 
 
-def peers_of(fresh: Entry, recorded: Iterable[Entry]) -> list[Entry]:
-    """The recorded runs that the fresh one is to be like."""
-    alike = [
-        run
-        for run in recorded
-        if run.counts and (run.fault, run.second, run.form) == (fresh.fault, fresh.second, fresh.form)
-    ]
+def left_out(recorded: Iterable[Entry]) -> LeftOut:
+    """What the rule says of the recorded runs themselves: how often it is wrong, and how easily it is right."""
+    runs = [run for run in recorded if run.counts and run.second is None and not run.negative and run.fault != NULL]
+    faults = sorted({run.fault for run in runs})
+    own: list[bool] = []
+    others: list[bool] = []
+    for run in runs:
+        rest = [one for one in runs if one is not run]
+        for fault in faults:
+            judged = compare(run.model_copy(update={"fault": fault}), rest)
+            if judged.peers:
+                (own if fault == run.fault else others).append(judged.within)
+    return LeftOut(len(own), sum(own), len(others), sum(others))
+
+
+def peers_of(fresh: Entry, same: Iterable[Entry]) -> list[Entry]:
+    """Of the class' runs, those whose course the fresh one is to be like."""
+    alike = [run for run in same if run.form == fresh.form]
     same_workload = [run for run in alike if run.workload == fresh.workload]
     return same_workload if len(same_workload) >= ENOUGH else alike
 
 
-def _gate(fresh: Entry, _: Sequence[Entry]) -> Finding:
+def _gate(fresh: Entry) -> Finding:
     if fresh.gate is None:
         return Finding(False, f"there is no verdict of the gate: the run {fresh.status} ({fresh.reason})")
     return Finding(fresh.gate.passed, f"gate {'passed' if fresh.gate.passed else 'failed'}: {fresh.gate.sentence}")
 
 
-def _client(fresh: Entry, peers: Sequence[Entry]) -> Finding | None:
-    known = [factor for run in peers if run.gate and (factor := run.gate.client_factor) is not None]
+def _client(fresh: Entry, same: Sequence[Entry]) -> Finding | None:
+    known = [factor for run in same if run.gate and (factor := run.gate.client_factor) is not None]
     if not known:
         return None
     now = fresh.gate.client_factor if fresh.gate else None

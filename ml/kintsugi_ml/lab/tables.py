@@ -8,6 +8,7 @@ from statistics import median
 from typing import Final
 
 from kintsugi_ml.lab.cascades import by_class, lags
+from kintsugi_ml.lab.compare import left_out
 from kintsugi_ml.lab.leak import Finding, Report
 from kintsugi_ml.lab.manifest import NOTHING, NULL, Entry, Manifest
 from kintsugi_ml.lab.needs import ENOUGH, ENOUGH_HARMLESS
@@ -166,6 +167,13 @@ def leaks(report: Report) -> Iterator[str]:
         yield _row(fault, f"{finding.signal} ({finding.way})", f"{max(finding.auc, 1 - finding.auc):.2f}")
 
 
+def check(known: Manifest) -> Iterator[str]:
+    """What the comparison of `make lab-check` is worth."""
+    found = left_out(known.runs)
+    yield f"Each recorded run left out in turn is like the others of its class {found.own_alike} times in {found.own},"
+    yield f"and like the runs of another class {found.others_alike} times in {found.others}."
+
+
 TABLES: Final[Mapping[str, Callable[[Manifest], Iterator[str]]]] = {
     "summary": summary,
     "classes": classes,
@@ -173,6 +181,7 @@ TABLES: Final[Mapping[str, Callable[[Manifest], Iterator[str]]]] = {
     "remedies": remedies,
     "weak": weak,
     "splits": splits,
+    "check": check,
 }
 """By the name of their marker in the page; `leaks` needs the runs themselves."""
 

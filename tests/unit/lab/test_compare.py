@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kintsugi_ml.lab.compare import compare, peers_of
+from kintsugi_ml.lab.compare import compare, left_out, peers_of
 from kintsugi_ml.lab.manifest import Entry, GateEntry
 
 Build = Callable[..., Any]
@@ -81,7 +81,30 @@ def test_without_recorded_runs_it_is_not_called_alike(entry: Build) -> None:
 def test_other_workloads_are_compared_with_only_when_its_own_has_too_few(entry: Build) -> None:
     own = [entry(f"own-{number}") for number in range(2)]
     other = [entry(f"other-{number}", workload="ingest") for number in range(4)]
-    void = [entry("void", status="void")]
 
-    assert peers_of(entry(), [*own, *other, *void]) == [*own, *other]
+    assert peers_of(entry(), [*own, *other]) == [*own, *other]
     assert peers_of(entry(), [*own, *other, entry("own-3")]) == [*own, entry("own-3")]
+
+
+def test_how_strongly_it_was_felt_is_compared_with_ramps_too_and_with_nothing_that_does_not_count(
+    entry: Build, recorded: list[Entry]
+) -> None:
+    strong = entry(gate=a_gate(30.0), onsets=ORDER)
+    ramped = entry("p3-000-deadlocks", form="ramped", gate=a_gate(40.0), onsets=ORDER)
+
+    assert not compare(strong, recorded).within
+    assert compare(strong, [*recorded, ramped]).within
+    assert not compare(strong, [*recorded, ramped.model_copy(update={"status": "void"})]).within
+
+
+def test_what_the_rule_is_worth_is_told_by_leaving_recorded_runs_out(entry: Build, recorded: list[Entry]) -> None:
+    elsewhere = [
+        entry(f"p{number}-001-cpu-hog", "cpu-hog", root="host-cpu", gate=a_gate(50.0), onsets={"host-cpu": 0.1})
+        for number in range(2)
+    ]
+
+    found = left_out([*recorded, *elsewhere, entry("n", negative=True), entry("c", second="cpu-hog")])
+
+    assert (found.own, found.others) == (5, 5)
+    assert found.own_alike == 3 + 2 - 1, "the first of the three was felt too little for the other two"
+    assert found.others_alike == 0
