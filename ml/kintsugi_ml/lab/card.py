@@ -57,7 +57,10 @@ def problems(directory: Path = DATA_SET, page: Path = PAGE, images: Path = IMAGE
     known = manifest.load(directory)
     text = page.read_text(encoding="utf-8")
     found = []
+    if dataset.is_stale(directory, known):
+        found.append(f"{directory / manifest.FILE} is not what the runs say; run `make lab-card`")
     report = leaks(known, directory)
+    found += [f"{one.signal} gives {one.fault} away before the injection" for one in report.leaks]
     table = directory / LEAKS
     if filled(text, parts(known, report)) != text:
         found.append(f"{page} is stale; run `make lab-card`")

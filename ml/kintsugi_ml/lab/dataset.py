@@ -132,12 +132,26 @@ def read_run(directory: Path, run: Entry) -> Run:
 def assemble(
     directory: Path, *, components: Sequence[str], signals: Sequence[str], measures: Iterable[Measure] = MEASURES
 ) -> Manifest:
-    """Make manifest.json from the runs' JSON files: the same runs always give the same bytes."""
+    """Write what `assembled` makes."""
+    manifest = assembled(directory, components=components, signals=signals, measures=measures)
+    _replace(directory / FILE, _text(manifest))
+    return manifest
+
+
+def is_stale(directory: Path, known: Manifest) -> bool:
+    """Whether `known`, as it was read, is no longer what the runs' files say."""
+    return _text(assembled(directory, components=known.components, signals=known.signals)) != _text(known)
+
+
+def assembled(
+    directory: Path, *, components: Sequence[str], signals: Sequence[str], measures: Iterable[Measure] = MEASURES
+) -> Manifest:
+    """The manifest of the runs' JSON files: of the same runs always the same."""
     runs = entries(directory)
     recorded = [run for run in runs if run.status != "skipped"]
     skipped = {run.fault: run.reason or "" for run in runs if run.status == "skipped"}
     newest = max((run.parts.ended for run in recorded if run.parts is not None), default=0.0)
-    manifest = Manifest(
+    return Manifest(
         version=VERSION,
         created=datetime.fromtimestamp(int(newest), UTC).isoformat(),
         splits=splits.assign(recorded),
@@ -147,8 +161,10 @@ def assemble(
         skipped=[Skipped(fault=fault, reason=reason) for fault, reason in sorted(skipped.items())],
         runs=recorded,
     )
-    _replace(directory / FILE, manifest.model_dump_json(indent=1).encode() + b"\n")
-    return manifest
+
+
+def _text(manifest: Manifest) -> bytes:
+    return manifest.model_dump_json(indent=1).encode() + b"\n"
 
 
 def _described(measure: Measure) -> MeasureEntry:

@@ -23,11 +23,11 @@ PAGE = card.PAGE.read_text(encoding="utf-8")
 
 @pytest.fixture
 def places(tmp_path: Path, entry: Build, recording: Build) -> tuple[Path, Path, Path]:
-    """A data set of two classes, a page with every marker, and where its pictures go."""
+    """A data set of two classes that are alike before the injection, a page with every marker, a place for pictures."""
     data, page = tmp_path / "data", tmp_path / "lab.md"
     for number in range(4):
         recording(entry(f"p{number}-000-deadlocks"), seed=number).write(data)
-        recording(entry(f"p{number}-001-null", "null", onsets={}), seed=10 + number).write(data)
+        recording(entry(f"p{number}-001-null", "null", onsets={}), seed=number).write(data)
     recording(entry("p4-000-deadlocks", status="gate-failed"), seed=20).write(data)
     page.write_text(PAGE)
     return data, page, tmp_path / "images"
@@ -54,6 +54,15 @@ def test_a_table_changed_by_hand_and_a_missing_picture_are_told(places: tuple[Pa
     assert "lab.md is stale" in stale
     assert "leaks.csv is stale" in old
     assert "deadlocks.svg" in missing
+
+
+def test_a_run_that_the_manifest_does_not_know_is_told(
+    places: tuple[Path, Path, Path], recording: Build, entry: Build
+) -> None:
+    card.write(*places)
+    recording(entry("p5-000-deadlocks"), seed=21).write(places[0])
+
+    assert ["manifest.json is not what the runs say" in line for line in card.problems(*places)] == [True]
 
 
 def test_a_page_without_a_place_for_a_table_is_refused() -> None:
