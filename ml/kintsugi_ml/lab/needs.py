@@ -6,9 +6,11 @@ against its class' rate, and the class gets another one.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from typing import Final
 
 from kintsugi_ml.lab.manifest import NOTHING, NULL, Entry
@@ -17,6 +19,8 @@ from kintsugi_ml.lab.parts import Planned
 ENOUGH: Final = 6
 """Runs that count which a fault class needs."""
 ENOUGH_HARMLESS: Final = 3
+GATE_RATE: Final = Fraction(4, 5)
+"""The share of a class' judged runs that has to count. One below it was mended, or is called weak."""
 WRONG: Final = 2
 """Different wrong remedies which a fault class needs."""
 
@@ -52,7 +56,10 @@ def _of(fault: str, spare: Sequence[Planned], known: Sequence[Entry]) -> list[Pl
     mine = [planned for planned in spare if planned.fault == fault and planned.second is None]
     done = [planned for planned in mine if planned.id in there]
     left = [planned for planned in mine if planned.id not in there]
-    lacking = max(0, (ENOUGH_HARMLESS if own[0].negative else ENOUGH) - sum(run.counts for run in own))
+    counting = sum(run.counts for run in own)
+    failed = sum(run.status == "gate-failed" for run in own)
+    wanted = max(ENOUGH_HARMLESS if own[0].negative else ENOUGH, math.ceil(failed * GATE_RATE / (1 - GATE_RATE)))
+    lacking = max(0, wanted - counting)
     chosen = left[:lacking]
     if not own[0].negative and len(_wrong(own)) < WRONG and not any(one.remedy == "wrong" for one in chosen):
         chosen += [one for one in left[lacking:] if one.remedy == "wrong"][:1]

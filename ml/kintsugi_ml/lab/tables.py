@@ -11,10 +11,8 @@ from kintsugi_ml.lab.cascades import by_class, lags
 from kintsugi_ml.lab.compare import left_out
 from kintsugi_ml.lab.leak import Finding, Report
 from kintsugi_ml.lab.manifest import NOTHING, NULL, Entry, Manifest
-from kintsugi_ml.lab.needs import ENOUGH, ENOUGH_HARMLESS
+from kintsugi_ml.lab.needs import ENOUGH, ENOUGH_HARMLESS, GATE_RATE
 
-WEAK_GATE: Final = 0.8
-"""A class whose effect shows in fewer of its runs is called weak."""
 IMAGES: Final = "images/lab"
 SPLITS: Final = {
     "train": "to learn from",
@@ -128,7 +126,7 @@ def _weak(known: Manifest) -> Iterator[str]:
         problems = []
         if len(runs) < (ENOUGH_HARMLESS if tried[0].negative else ENOUGH):
             problems.append(f"runs that count: {len(runs)}")
-        if len(runs) < WEAK_GATE * len(tried):
+        if len(runs) < GATE_RATE * len(tried):
             problems.append(f"its effect showed in {len(runs)} of {len(tried)} runs")
         led = sum(run.root in run.first_movers() for run in runs)
         if runs and runs[0].root and led < len(runs) / 2:

@@ -7,17 +7,21 @@ from typing import ClassVar
 
 from kintsugi_ml.lab.faults import parameters
 from kintsugi_ml.lab.faults.base import Effect, Fault, Trial
+from kintsugi_ml.lab.workloads.process import base_rates
 
 STEP_SECONDS = 2.0
 
 
 class WorkloadSpike(Fault):
-    """All kinds of requests come several times as often."""
+    """All kinds of requests come 3 to 8 times as often as at level `high`, by severity, whatever the level is.
+
+    A spike that the server answers as fast as ever is no fault; at a multiple of level `low` it often did.
+    """
 
     name: ClassVar[str] = "workload-spike"
     title: ClassVar[str] = "clients send several times the usual requests"
     root: ClassVar[str] = "client"
-    effect: ClassVar[Effect] = Effect(client=1.5, signal="client_requests", factor=2.0)
+    effect: ClassVar[Effect] = Effect(client=1.5)
 
     async def inject(self, ramp: float) -> None:
         """Raise the rate at once, or a little every two seconds."""
@@ -31,7 +35,9 @@ class WorkloadSpike(Fault):
             await self._set(level)
 
     async def _set(self, level: float) -> None:
-        await self.world.load.control(rate_factor=1.0 + level * (self.scaled(3, 8) - 1.0))
+        high = sum(base_rates(self.world.workload, "high").values())
+        most = self.scaled(3, 8) * high / self.world.load.base_rate
+        await self.world.load.control(rate_factor=1.0 + level * (most - 1.0))
 
     async def lift(self) -> None:
         """The usual rate."""
