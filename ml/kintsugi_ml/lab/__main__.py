@@ -18,7 +18,7 @@ from kintsugi_ml.lab.session import LabError, Session
 from kintsugi_ml.lab.workloads import WORKLOADS
 
 PASSES = 6
-SPARE_PASSES = 4
+SPARE_PASSES = 8
 """From which classes with too few runs that count get more."""
 SEED = 1
 SERVERS = (15, 18)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-from kintsugi_ml.lab import dataset, manifest
+from kintsugi_ml.lab import manifest
 from kintsugi_ml.lab.compare import Comparison, compare
 from kintsugi_ml.lab.manifest import NULL, DatasetError, Entry, Manifest
 from kintsugi_ml.lab.parts import Planned
@@ -29,13 +29,22 @@ def check(directory: Path, fault: str | None, workload: str | None, say: Callabl
     seed = int(time.time())
     planned = [planned_like(known, name, workload, seed=seed) for name in ([fault] if fault else fault_classes(known))]
     planned.sort(key=lambda run: (run.workload, run.level, run.server))
+    alike: dict[str, bool] = {}
+
+    def judge(fresh: Entry) -> None:
+        comparison = compare(fresh, known.runs)
+        for line in lines(fresh, comparison):
+            say(line)
+        alike[fresh.fault] = comparison.within
+
     with tempfile.TemporaryDirectory(prefix="kintsugi-lab-check-") as place:
-        Session(Path(place), planned, say, draw=Timing.short).go()
-        fresh = dataset.entries(Path(place))
-    alike = [name for name in (run.fault for run in planned) if _alike(name, fresh, known, say)]
+        Session(Path(place), planned, say, draw=Timing.short, written=judge).go()
+    for name in sorted({run.fault for run in planned} - alike.keys()):
+        say(f"{name} was not recorded; see the lines above for why")
+    like = sorted(name for name, within in alike.items() if within)
     if len(planned) > 1:
-        say(f"{len(alike)} of {len(planned)} classes are like the recorded runs: {', '.join(sorted(alike))}")
-    return 0 if len(alike) == len(planned) else 1
+        say(f"{len(like)} of {len(planned)} classes are like the recorded runs: {', '.join(like)}")
+    return 0 if len(like) == len(planned) else 1
 
 
 def fault_classes(known: Manifest) -> list[str]:
@@ -65,18 +74,6 @@ def planned_like(known: Manifest, fault: str, workload: str | None, *, seed: int
         remedy="right",
         server=model.server,
     )
-
-
-def _alike(fault: str, fresh: Sequence[Entry], known: Manifest, say: Callable[[str], None]) -> bool:
-    """Print the comparison of the last run of this class; whether it is like the recorded ones."""
-    own = [run for run in fresh if run.fault == fault]
-    if not own:
-        say(f"{fault} was not recorded; see the lines above for why")
-        return False
-    comparison = compare(own[-1], known.runs)
-    for line in lines(own[-1], comparison):
-        say(line)
-    return comparison.within
 
 
 def lines(fresh: Entry, comparison: Comparison) -> list[str]:

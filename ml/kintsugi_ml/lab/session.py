@@ -26,6 +26,7 @@ from kintsugi_dev.servers.errors import ServerError
 from kintsugi_ml.lab import classes, dataset, needs, recording, run
 from kintsugi_ml.lab.cpu import accounted
 from kintsugi_ml.lab.faults.base import LOST
+from kintsugi_ml.lab.manifest import Entry
 from kintsugi_ml.lab.parts import Planned
 from kintsugi_ml.lab.plan import blocks
 from kintsugi_ml.lab.recording import State, Verdict
@@ -54,6 +55,8 @@ class LabError(Exception):
 class Session:
     """One call of `make lab`. `say` prints a line; `until` is a Unix time after which no run is begun.
 
+    `written` is called with each run that was written, whatever became of it.
+
     `spare` are more runs of the same classes, for those of which too few come to count.
     """
 
@@ -65,6 +68,7 @@ class Session:
     url: str | None = None
     owned: bool = False
     draw: Draw = Timing.draw
+    written: Callable[[Entry], None] = lambda _: None
     took: list[float] = field(default_factory=list)
     _failures: int = 0
 
@@ -160,6 +164,7 @@ class Session:
         missing = len(self.missing())
         left = missing * statistics.fmean(self.took[-10:])
         self.say(f"{done:3}/{done + missing} {verdict.line()} · {left / 3600:.1f} h left")
+        self.written(verdict.entry)
 
 
 async def settled(made: World) -> bool:

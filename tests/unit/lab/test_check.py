@@ -62,7 +62,7 @@ def test_all_runs_every_fault_class_once_and_says_how_many_are_alike(
     def go(session: Session) -> int:
         for planned in session.planned:
             onsets = {"lock-manager": 0.5, "client": 1.5} if planned.fault == "deadlocks" else {"client": 0.2}
-            dataset.write_entry(session.directory, entry(planned.id, planned.fault, onsets=onsets))
+            session.written(entry(planned.id, planned.fault, onsets=onsets))
         return 0
 
     monkeypatch.setattr(Session, "go", go)
@@ -70,3 +70,6 @@ def test_all_runs_every_fault_class_once_and_says_how_many_are_alike(
     assert check.check(tmp_path / "known", None, None, said.append) == 1
     assert said[-1] == "1 of 2 classes are like the recorded runs: deadlocks"
     assert check.check(tmp_path / "known", "deadlocks", "tpcc", said.append) == 0
+    monkeypatch.setattr(Session, "go", lambda _: 0)
+    assert check.check(tmp_path / "known", "deadlocks", "tpcc", said.append) == 1
+    assert said[-1] == "deadlocks was not recorded; see the lines above for why"
