@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -36,6 +37,12 @@ def lags(runs: Sequence[Entry], least_share: float = 0.5) -> list[Lag]:
     return sorted((lag for lag in found if lag.share >= least_share), key=lambda lag: (lag.seconds, lag.component))
 
 
+def first_movers(runs: Sequence[Entry]) -> list[tuple[str, int]]:
+    """In how many of a class' runs each component moved first, most often first; of equals the root, then by name."""
+    counts = Counter(component for run in runs for component in run.first_movers())
+    return sorted(counts.items(), key=lambda one: (-one[1], one[0] != runs[0].root, one[0]))
+
+
 def typical(runs: Sequence[Entry]) -> Entry:
     """The run whose onsets are closest to the medians of its class; a healed one if that makes no difference."""
     usual = {lag.component: lag.seconds for lag in lags(runs)}
@@ -45,7 +52,7 @@ def typical(runs: Sequence[Entry]) -> Entry:
 def _distance(run: Entry, usual: dict[str, float]) -> float:
     """Mean difference of log onsets; a component that moved in only one of the two counts as a factor of ten."""
     own = dict(run.movers())
-    every = own.keys() | usual.keys()
+    every = sorted(own.keys() | usual.keys())
     differences = [
         abs(math.log1p(own[name]) - math.log1p(usual[name])) if name in own and name in usual else math.log(10)
         for name in every

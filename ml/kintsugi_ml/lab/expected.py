@@ -78,6 +78,7 @@ EXPECTED: Final[Mapping[str, Mapping[str, str]]] = {
     "wal-pressure": {
         "wal_waiters": "many tiny synchronous commits wait for the WAL",
         "wal_bytes": "tiny commits without end are the fault",
+        "checkpoints_requested": "a checkpoint is due whenever that much WAL is written",
         "host_io_pressure": "each of them waits for the disk",
     },
     "bulk-insert": {

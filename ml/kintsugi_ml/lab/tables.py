@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from statistics import median
 from typing import Final
 
-from kintsugi_ml.lab.cascades import by_class, lags
+from kintsugi_ml.lab.cascades import by_class, first_movers, lags
 from kintsugi_ml.lab.compare import left_out
 from kintsugi_ml.lab.leak import Finding, Report
 from kintsugi_ml.lab.manifest import NOTHING, NULL, Entry, Manifest
@@ -68,12 +68,12 @@ def cascades(known: Manifest) -> Iterator[str]:
     yield _row("class", "client", "first mover", "followers, median seconds after the injection (share of runs)")
     yield _row(*["---"] * 4)
     for fault, runs in by_class(known.runs).items():
-        first = Counter(component for run in runs for component in run.first_movers())
-        leaders = [f"{name} ({count} of {len(runs)})" for name, count in first.most_common(2)]
+        first = first_movers(runs)
+        leaders = [f"{name} ({count} of {len(runs)})" for name, count in first[:2]]
         followers = [
             f"{lag.component} {lag.seconds:.1f} ({lag.share:.0%})"
             for lag in lags(runs)
-            if lag.component not in {name for name, _ in first.most_common(1)}
+            if lag.component not in {name for name, _ in first[:1]}
         ]
         factors = [run.gate.client_factor for run in runs if run.gate and run.gate.client_factor is not None]
         felt = f"×{median(factors):.2g} ({min(factors):.2g}–{max(factors):.2g})" if factors else "–"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kintsugi_ml.lab import card, classes
-from kintsugi_ml.lab.cascades import typical
+from kintsugi_ml.lab.cascades import first_movers, typical
 from kintsugi_ml.lab.dataset import read_run
 from kintsugi_ml.lab.expected import EXPECTED
 from kintsugi_ml.lab.figures import cascade
@@ -63,6 +63,13 @@ def test_a_run_that_the_manifest_does_not_know_is_told(
     recording(entry("p5-000-deadlocks"), seed=21).write(places[0])
 
     assert ["manifest.json is not what the runs say" in line for line in card.problems(*places)] == [True]
+
+
+def test_of_first_movers_that_are_as_frequent_the_root_comes_first_then_the_alphabet(entry: Build) -> None:
+    together = {"wal": 0.1, "client": 0.1, "lock-manager": 0.1, "host-io": 9.0}
+    runs = [entry("a", onsets=together), entry("b", onsets=together), entry("c", onsets={"wal": 0.1})]
+
+    assert first_movers(runs) == [("wal", 3), ("lock-manager", 2), ("client", 2)]
 
 
 def test_a_page_without_a_place_for_a_table_is_refused() -> None:
