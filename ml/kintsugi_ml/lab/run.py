@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from random import Random
 
 from kintsugi_dev.patient import Patient
+from kintsugi_dev.servers.base import LocalServer
 from kintsugi_dev.servers.errors import ServerError
 from kintsugi_ml.lab import classes, remedies
 from kintsugi_ml.lab.compound import Compound
@@ -183,8 +184,8 @@ class _Recording:
             lifted=lifted,
             ended=ended,
         )
-        if self.error is None and not (self.dirty or self._world.primary.running):
-            self.error = "the primary is gone"
+        if self.error is None:
+            self.error = self._gone()
         return Course(
             self._planned,
             parts,
@@ -196,6 +197,13 @@ class _Recording:
             self.error,
             self._failed,
         )
+
+    def _gone(self) -> str | None:
+        """Which server of the world has ended although nothing of ours ended it, and its last words."""
+        world = self._world
+        servers: list[LocalServer] = [world.pooler, world.load, *([] if self.dirty else [world.primary])]
+        gone = next((server for server in servers if not server.running), None)
+        return None if gone is None else f"{gone.kind} is gone: {gone.tail().strip().splitlines()[-1]}"
 
     async def _take_back(self) -> None:
         """Undo what remedies left behind, the last one first."""

@@ -83,8 +83,9 @@ def test_a_fault_is_recorded_judged_and_healed_and_a_second_call_has_nothing_to_
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("server", "said"), [("primary", ""), ("pooler", "PgBouncer is gone: ")])
 def test_a_server_that_crashes_in_the_middle_is_noted_cleaned_up_and_the_run_done_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: str, said: str
 ) -> None:
     crashes = iter([True, False])
 
@@ -92,7 +93,7 @@ def test_a_server_that_crashes_in_the_middle_is_noted_cleaned_up_and_the_run_don
     def world(*arguments: Any, **options: Any) -> Iterator[World]:
         with start.world(*arguments, **options) as made:
             if next(crashes):
-                threading.Timer(12.0, made.primary.kill).start()
+                threading.Timer(12.0, getattr(made, server).kill).start()
             yield made
 
     monkeypatch.setattr(session, "world", world)
@@ -101,6 +102,7 @@ def test_a_server_that_crashes_in_the_middle_is_noted_cleaned_up_and_the_run_don
     crashed, again = dataset.entries(tmp_path)
     assert (crashed.id, crashed.status) == ("a", "crashed")
     assert crashed.reason
+    assert crashed.reason.startswith(said)
     assert (again.id, again.status) == ("a.2", "counts")
     assert not list((cgroups.ROOT / "cpu").glob(f"{cgroups.PARENT}/*/cgroup.procs"))
     assert not [child for child in psutil.Process().children(recursive=True) if "postgres" in child.name()]
