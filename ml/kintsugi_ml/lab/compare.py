@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from itertools import permutations
 from typing import Final
 
-from kintsugi_ml.lab.manifest import NULL, TOGETHER_SECONDS, Entry
+from kintsugi_ml.lab.cascades import by_class
+from kintsugi_ml.lab.manifest import TOGETHER_SECONDS, Entry
 
 WIDENED: Final = 1.5
 ORDER_SHARE: Final = 0.75
@@ -75,7 +76,7 @@ def compare(fresh: Entry, recorded: Iterable[Entry]) -> Comparison:
 
 def left_out(recorded: Iterable[Entry]) -> LeftOut:
     """What the rule says of the recorded runs themselves: how often it is wrong, and how easily it is right."""
-    runs = [run for run in recorded if run.counts and run.second is None and not run.negative and run.fault != NULL]
+    runs = [run for same in by_class(recorded).values() for run in same if not run.negative]
     faults = sorted({run.fault for run in runs})
     own: list[bool] = []
     others: list[bool] = []
