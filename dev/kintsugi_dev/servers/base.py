@@ -60,6 +60,10 @@ class LocalServer(ABC):
         """The last lines of the log, for error messages."""
         return self._process.tail() if self._process is not None else f"{self.log} is empty"
 
+    def last_words(self) -> str:
+        """How the process ended and the last line of its log, on one line."""
+        return self._process.last_words() if self._process is not None else "it was not started"
+
     def launch(self) -> None:
         """Start the server (again) on its directory and port and return once it is ready. Nothing when it runs."""
         if self.running:

@@ -33,6 +33,8 @@ DEFAULT_SETTINGS: Mapping[str, str | int] = {
     "server_check_query": "select 1",
     "log_connections": 0,
     "log_disconnections": 0,
+    "log_pooler_errors": 0,
+    "log_stats": 0,
     "stats_period": 60,
 }
 
@@ -117,7 +119,7 @@ class PgBouncer(LocalServer):
 
     def _start_process(self) -> Process:
         self._write_files()
-        command: list[str | Path] = [program("pgbouncer", package="pgbouncer"), "-q", self.directory / "pgbouncer.ini"]
+        command: list[str | Path] = [program("pgbouncer", package="pgbouncer"), self.directory / "pgbouncer.ini"]
         return Process.start(f"PgBouncer on port {self.port}", command, log=self.log, user=server_user())
 
     def _ready(self) -> bool:

@@ -168,6 +168,11 @@ class Process:
         lines = self.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]
         return f"the end of {self.log}:\n" + "\n".join(f"    {line}" for line in lines)
 
+    def last_words(self) -> str:
+        """How it ended and the last line of its log, on one line."""
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return f"status {self.popen.poll()}, {lines[-1].strip() if lines else 'and it said nothing'}"
+
 
 def run_as(
     user: pwd.struct_passwd | None, command: Command, *, environment: Mapping[str, str] | None = None

@@ -203,7 +203,7 @@ class _Recording:
         world = self._world
         servers: list[LocalServer] = [world.pooler, world.load, *([] if self.dirty else [world.primary])]
         gone = next((server for server in servers if not server.running), None)
-        return None if gone is None else f"{gone.kind} is gone: {gone.tail().strip().splitlines()[-1]}"
+        return None if gone is None else f"{gone.kind} is gone: {gone.last_words()}"
 
     async def _take_back(self) -> None:
         """Undo what remedies left behind, the last one first."""
