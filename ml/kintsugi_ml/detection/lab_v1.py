@@ -41,7 +41,7 @@ FELT: Final = 1.5
 
 
 def load(path: Path = DATA) -> list[Run]:
-    """The runs that count, ordered by their id.
+    """The runs that count, ordered by their entries' file names.
 
     `group` is the fault (of a compound one both, joined by `+`), `system` the workload.
 

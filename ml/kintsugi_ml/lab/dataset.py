@@ -106,7 +106,7 @@ def write_entry(directory: Path, run: Entry) -> Entry:
 
 def entries(directory: Path) -> list[Entry]:
     """The entries of all runs there are, ordered by id."""
-    return [parse_entry(path) for path in sorted((directory / "runs").glob("*.json"))]
+    return [parse_entry(path) for path in sorted((directory / "runs").glob("*.json"), key=lambda path: path.stem)]
 
 
 def read_run(directory: Path, run: Entry) -> Run:

@@ -29,13 +29,13 @@ def short(random: Random, form: str) -> Timing:
     return Timing(settle=2.0, normal=12.0, fault=10.0, ramp=0.0, after=8.0)
 
 
-def planned(id: str, fault: str, remedy: str = "right") -> Planned:
+def planned(id: str, fault: str, remedy: str = "right", *, busy: bool = False) -> Planned:
     return Planned(
         id=id,
         fault=fault,
         form="abrupt",
-        workload="keyvalue",
-        level="low",
+        workload="tpcc" if busy else "keyvalue",
+        level="high" if busy else "low",
         pattern="steady",
         severity=0.6,
         seed=3,
@@ -54,7 +54,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 def test_a_fault_is_recorded_judged_and_healed_and_a_second_call_has_nothing_to_do(tmp_path: Path) -> None:
     said: list[str] = []
-    runs = [planned("a", "lock-contention"), planned("b", "null", "nothing")]
+    runs = [planned("a", "lock-contention", busy=True), planned("b", "null", "nothing", busy=True)]
 
     counts = Session(tmp_path, runs, said.append, draw=short).go()
 
