@@ -39,6 +39,7 @@ lint: setup ## Formatting, style, types, import rules, generated files
 	@$(PYTHON) -m kintsugi_dev.admission --check
 	@$(PYTHON) -m kintsugi.engines.catalogue --check
 	@$(PYTHON) -m kintsugi_ml.lab.card --check
+	@$(PYTHON) -m kintsugi_ml.detection.card --check
 
 .PHONY: crds
 crds: setup ## Generate what is generated: CRDs, docs/api.md, docs/signals.md, the copy of the admission policies

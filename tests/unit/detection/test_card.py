@@ -51,6 +51,29 @@ def test_the_false_alarms_that_the_clean_hours_allow_are_told() -> None:
     assert "| dbsherlock masked | 0 | 1.5 | 2 | 31.5 |" in card.harmless(a_result())
 
 
+def test_a_target_is_reached_missed_or_not_measured() -> None:
+    rows = [line.strip("| ").split(" | ") for line in card.targets(a_result()).splitlines()]
+    verdicts = {tuple(row[:3]): row[-1] for row in rows}
+    assert verdicts["dbsherlock masked", "0", "AP ≥ 0.965"] == "**no**"
+    assert verdicts["dbsherlock masked", "5", "AP ≥ 0.97"] == "yes"
+    assert verdicts["lab unseen class", "5", "delay ≤ 3"] == "not measured"
+
+
+def test_a_figure_that_must_be_small_is_reached_from_below() -> None:
+    target = card.Target("lab unseen class", 5, "delay", 3.0, at_most=True)
+    assert target.row({"lab unseen class": {"k5": {"delay": figure(2.0)}}})[-1] == "yes"
+    assert target.row({"lab unseen class": {"k5": {"delay": figure(4.0)}}})[-1] == "**no**"
+
+
+def test_meta_learning_stands_beside_what_ships_with_and_without_doubtful_samples() -> None:
+    name, raw = "dbsherlock masked", "dbsherlock raw"
+    sets = {name: {"k5": figures(0.976)}, raw: {"k5": figures(0.941)}}
+    found = a_result() | {raw: {"k5": figures(0.958)}, "baselines": {card.META[0]: sets}}
+    rows = {line.split(" | ")[0].strip("| "): line for line in card.meta(found).splitlines()}
+    assert "| 0.97 (0.958) |" in rows["shipped"]
+    assert "| 0.976 (0.941) |" in rows[card.META[0]]
+
+
 def test_a_page_without_a_marker_is_refused() -> None:
     with pytest.raises(ValueError, match="markers for nothing"):
         card.filled("# A page", a_result())
