@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from kintsugi.api.database import MonitoredDatabase
+from kintsugi.api.meta import LABEL
 from kintsugi.loops.hub import Hub
+from kintsugi.loops.people import UNDERSTOOD
 from kintsugi.shell.models import ModelsError
 from kintsugi.shell.telemetry import STALE_AFTER, OperatorMetrics, Pulse
 from kintsugi.stages.ports import LearnedModel
@@ -209,6 +211,26 @@ async def test_a_deleted_database_is_forgotten(monkeypatch: pytest.MonkeyPatch) 
     await cared.runs(0.05)
 
     assert cared.hub.watches == {}
+
+
+async def test_a_label_that_nobody_keeps_is_answered_until_it_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    cared = Cared(monkeypatch, "orders")
+    await cared.runs(0.05)
+    beside = cared.hub.watches["shop/orders"].beside
+    assert UNDERSTOOD not in beside
+    database = cared.hub.fleet.databases["shop/orders"]
+    meta = database.metadata.model_dump(mode="json", by_alias=True) | {"resourceVersion": "9"}
+    labelled = meta | {"annotations": {LABEL: "normal:backup@2026-01-02T01:00:00Z/PT2M"}}
+
+    for metadata in (labelled, meta | {"resourceVersion": "10"}):
+        cared.hub.on_event(DATABASES, "MODIFIED", {"metadata": metadata, "spec": database.spec.to_json(), "status": {}})
+        await cared.runs(0.05)
+        said = cared.hub.watches["shop/orders"].beside.get(UNDERSTOOD)
+        if metadata is labelled:
+            assert said is not None
+            assert said[:2] == (False, "NotKept")
+            assert "experience.enabled" in said[2]
+    assert said is None
 
 
 @pytest.fixture(autouse=True)

@@ -29,6 +29,7 @@ from kintsugi.loops.experience import ExperienceLoop
 from kintsugi.loops.fleet import Fleet
 from kintsugi.loops.logs import LogReader
 from kintsugi.loops.observe import Observer
+from kintsugi.loops.people import say_unheard
 from kintsugi.loops.policy import PolicyLoop
 from kintsugi.loops.services import Services
 from kintsugi.loops.unwatchable import Unwatchable
@@ -313,6 +314,8 @@ class Hub:
                 self.watches[key] = new_watch(database, engine, time.time())
                 if self._experience is not None:
                     self._experience.ask(meta.uid)
+            if self._experience is None:
+                say_unheard(database, self.watches[key])
         await self._logs.keep(self.watches)
         await self.services.close_stale()
 

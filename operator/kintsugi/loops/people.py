@@ -164,3 +164,13 @@ def _say(database: MonitoredDatabase, watch: Watch, problems: list[str]) -> None
         watch.beside[UNDERSTOOD] = (False, "NotKept", "; ".join(problems))
     elif said:
         watch.beside[UNDERSTOOD] = (True, "Kept", "every label is kept as an example")
+
+
+def say_unheard(database: MonitoredDatabase, watch: Watch) -> None:
+    """What an operator that keeps no experience says to those who label all the same."""
+    if LABEL in database.metadata.annotations:
+        _say(
+            database, watch, ["this operator keeps no examples (chart value experience.enabled): labels change nothing"]
+        )
+    else:
+        watch.beside.pop(UNDERSTOOD, None)
