@@ -196,6 +196,21 @@ def _others(chosen: Sequence[Case], kinds: str) -> Examples:
     return of
 
 
+def _same(chosen: Sequence[Case]) -> Examples:
+    """Examples from the other runs of the same class on the same workload: what happened before, happens again."""
+
+    def of(case: Case) -> Sequence[Example]:
+        return [
+            other.example(other.effect + 2, float(other.entry.parts.remedied - other.entry.parts.injected))
+            for other in chosen
+            if other.entry.parts is not None
+            and other.entry.id != case.entry.id
+            and (other.entry.fault, other.entry.workload) == (case.entry.fault, case.entry.workload)
+        ]
+
+    return of
+
+
 def _own(begins: Mapping[str, float]) -> Examples:
     """The run's own first seconds from its first alarm (a negative) or its effect (a fault) on."""
     return lambda case: [case.example(at - 2, at + LABELLED_S)] if (at := begins.get(case.entry.id)) is not None else []
@@ -220,10 +235,10 @@ def main() -> None:
     plain = replay(runs, lambda _: (), learned=True)
     table("the statistics; the rule without examples", runs, plain, {})
     table("the model alone, without examples", runs, [alone(one) for one in plain], {})
-    for kinds, words in (("fault", "faults"), ("negative", "harmless things"), ("fault negative", "both")):
+    for kinds, words in (("fault", "other faults"), ("negative", "other harmless things"), ("fault negative", "both")):
         taught = replay(runs, _others(runs, kinds), learned=True)
-        table(f"the rule, with examples of other {words}", runs, taught, {})
-        table(f"the model alone, with examples of other {words}", runs, [alone(one) for one in taught], {})
+        table(f"the rule, with examples of {words}", runs, taught, {})
+        table(f"the model alone, with examples of {words}", runs, [alone(one) for one in taught], {})
     begins = {
         case.entry.id: float(case.times[int(np.argmax(verdict.flagged))])
         for case, verdict in zip(runs, plain, strict=True)
@@ -236,6 +251,13 @@ def main() -> None:
     )
     table("the statistics", runs, plain, after)
     table("the rule", runs, replay(runs, _own(begins), learned=True), after)
+    known = _same(runs)
+    again = [(case, verdict) for case, verdict in zip(runs, plain, strict=True) if known(case)]
+    chosen = [case for case, _ in again]
+    write("\nRuns of which another run of the same class, on the same workload, was labelled\n\n")
+    write(f"{head}|---|---|---|---|---|\n")
+    table("the statistics", chosen, [verdict for _, verdict in again], {})
+    table("the rule", chosen, replay(chosen, known, learned=True), {})
     weak = [weakened(case, options.weaken) for case in runs if not case.negative]
     hurt = {case.entry.id: case.effect + 2 for case in weak}
     late = {name: at + LABELLED_S for name, at in hurt.items()}
