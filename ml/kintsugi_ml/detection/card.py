@@ -132,11 +132,11 @@ TARGETS: Final = (
     Target("dbsherlock masked, other run", 10, "AP", 0.98),
     Target("lab unseen class", 5, "AP", 0.95),
     Target("lab unseen class", 5, "event F1", 0.95),
-    Target("lab unseen class", 5, "delay", 3.0, at_most=True),
+    Target("lab unseen class, other run", 5, "delay", 3.0, at_most=True),
     Target("lab unseen class", 5, "false alarms per day, harmless", 0.0, at_most=True),
     Target("lab unseen workload", 5, "AP", 0.95),
     Target("lab unseen workload", 5, "event F1", 0.95),
-    Target("lab unseen workload", 5, "delay", 3.0, at_most=True),
+    Target("lab unseen workload, other run", 5, "delay", 3.0, at_most=True),
     Target("lab unseen workload", 5, "false alarms per day, harmless", 0.0, at_most=True),
 )
 

@@ -105,7 +105,8 @@ class Watch:
         alarm = probability >= first.decision.threshold
         for database, own in self.own.items():
             points = coordinates(described.deviation[database])
-            judged = self.model.weigh(logits[database], points, own, self.reference.interval)
+            measured = ~np.isnan(values[database]).all(axis=-1)
+            judged = self.model.weigh(logits[database], points, own, self.reference.interval, measured)
             probability[database], alarm[database] = judged
         probability[~described.judged] = 0.0
         return Scores(probability, alarm & described.judged, described.judged, described.deviation)

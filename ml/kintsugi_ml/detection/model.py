@@ -38,11 +38,13 @@ class Model:
     familiar: Step
     trained_on: str
 
-    def weigh(self, logits: Floats, points: Singles, own: Own, interval: float) -> tuple[Floats, Bools]:
+    def weigh(
+        self, logits: Floats, points: Singles, own: Own, interval: float, measured: Bools
+    ) -> tuple[Floats, Bools]:
         """Probabilities and alarms `[T]` of a database that has examples; the arguments are those of `stack.blend`."""
         if own.examples.labels.any():
             decision = self.labelled
-            scores = blend(logits, points, own, interval)
+            scores = blend(logits, points, own, interval, measured)
         else:
             decision = self.familiar.decision
             scores = self.familiar.forest.logits(familiar_inputs(logits, points, own))

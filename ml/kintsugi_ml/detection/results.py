@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kintsugi.domain.frame import Bools, Floats
 from kintsugi_ml.detection import metrics
@@ -82,7 +83,11 @@ def read(file: Path) -> Kept:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """One run of a unit, the samples that count `[≤T]`: scores, labels, which are called anomalous, which alarm."""
+    """One run of a unit, the samples that count `[≤T]`: scores, labels, which are called anomalous, which alarm.
+
+    `places` `[≤T]` are their numbers in the run; `events` the first and last of each of its anomalies, which examples
+    may have taken out of what counts.
+    """
 
     scores: Floats
     labels: Bools
@@ -90,6 +95,8 @@ class Judgement:
     alarms: Bools
     interval: float
     group: str
+    places: NDArray[np.int64]
+    events: tuple[tuple[int, int], ...]
 
 
 def judgements(kept: Kept, runs: Sequence[Run], *, masked: bool) -> list[Judgement]:
@@ -98,7 +105,18 @@ def judgements(kept: Kept, runs: Sequence[Run], *, masked: bool) -> list[Judgeme
     for scores, scored, levels, run in zip(kept.scores, kept.scored, kept.thresholds, runs, strict=True):
         counts = scored & ~run.doubtful if masked else scored
         flags, alarms = (scores[counts] >= level for level in levels)
-        out.append(Judgement(scores[counts], run.labels[counts], flags, alarms, run.interval, run.group))
+        out.append(
+            Judgement(
+                scores=scores[counts],
+                labels=run.labels[counts],
+                flags=flags,
+                alarms=alarms,
+                interval=run.interval,
+                group=run.group,
+                places=np.flatnonzero(counts),
+                events=tuple(metrics.spans(run.labels)),
+            )
+        )
     return out
 
 
@@ -150,12 +168,14 @@ def false_alarms(runs: Sequence[Judgement], weights: Floats) -> Floats:
 
 
 def delay(runs: Sequence[Judgement], weights: Floats) -> Floats:
-    """The median delay in seconds at the budget's own threshold: what the scores could do, not the threshold."""
+    """The median delay in seconds at the budget's own threshold: what the scores could do, not the threshold.
+
+    It counts from an event's first sample, so that with examples of the same run, which are the event's first samples
+    and are not scored, it is at least their length. A missed event counts as late as it is long.
+    """
     scores, labels = [r.scores for r in runs], [r.labels for r in runs]
     threshold = metrics.threshold_for(scores, labels, BUDGET, runs[0].interval, _slack(runs[0]))
-    late = [
-        metrics.delays([one >= threshold], [truth], runs[0].interval) for one, truth in zip(scores, labels, strict=True)
-    ]
+    late = [_late(run, threshold) for run in runs]
     flat = np.concatenate(late)
     if not len(flat):
         return np.full(len(weights), np.nan)
@@ -163,6 +183,17 @@ def delay(runs: Sequence[Judgement], weights: Floats) -> Floats:
     reached = np.cumsum(weights[:, np.repeat(np.arange(len(runs)), [len(one) for one in late])[order]], axis=1)
     place = (reached >= reached[:, -1:] / 2).argmax(axis=1)
     return np.where(reached[:, -1] > 0, flat[order][place], np.nan)
+
+
+def _late(run: Judgement, threshold: float) -> Floats:
+    """Seconds until the first score over the threshold, of each event of which anything is scored."""
+    out = []
+    for first, last in run.events:
+        within = (run.places >= first) & (run.places <= last)
+        if within.any():
+            over = run.places[within & (run.scores >= threshold)]
+            out.append((int(over[0] if len(over) else last + 1) - first) * run.interval)
+    return np.array(out, dtype=np.float64)
 
 
 def calibration(runs: Sequence[Judgement], weights: Floats) -> Floats:
@@ -195,13 +226,16 @@ def base_rate(runs: Sequence[Judgement]) -> float:
 
 def harmless(runs: Sequence[Judgement]) -> tuple[int, float]:
     """False alarms in the runs in which all is normal, and how many hours these are."""
-    calm = [r for r in runs if not r.labels.any()]
+    calm = [r for r in runs if not r.events]
     wrong = sum(_false(r) for r in calm)
     return wrong, sum(len(r.labels) * r.interval for r in calm) / 3600
 
 
-def most_per_day(count: int, hours: float) -> float:
-    """The 95 % upper bound of a rate per day, of which `count` were seen in so many hours (Poisson, exact)."""
+def most_per_day(count: float, hours: float) -> float:
+    """The 95 % upper bound of a rate per day, of which `count` were seen in so many hours (Poisson, exact).
+
+    `count` may be a mean over seeds.
+    """
     from scipy.stats import chi2
 
     return float(chi2.ppf(0.95, 2 * count + 2) / 2 / (hours * 3600 / _DAY_S)) if hours else float("nan")

@@ -75,15 +75,18 @@ class Step:
         return self.decision.calibration.probability(self.forest.logits(inputs))
 
 
-def blend(logits: Floats, points: Singles, own: Own, interval: float) -> Floats:
+def blend(logits: Floats, points: Singles, own: Own, interval: float, measured: Bools) -> Floats:
     """Scores `[T]` with anomalous examples, for samples in order of time with logits `[T]` and points `[T, S]`.
 
-    `interval` is in seconds.
+    `interval` is in seconds; `measured` `[T]` says in which samples anything is. The others seem normal, or as before,
+    and must not count in the mean: a database whose scrapes failed would look well after them.
     """
     regression, nearer = likeness(own.memory, points)
     trust = FIRST / np.sqrt(np.count_nonzero(own.examples.labels))
     total = (regression + NEARER * nearer + trust * logits).astype(np.float32)
-    return np.asarray(mean_over(total[None, :, None], samples(LONG_S, interval))[0, :, 0], dtype=np.float64)
+    known = np.where(measured, total, np.float32(np.nan))
+    averaged = mean_over(known[None, :, None], samples(LONG_S, interval))[0, :, 0]
+    return np.where(np.isnan(averaged), total, averaged).astype(np.float64)
 
 
 def familiar_inputs(logits: Floats, points: Singles, own: Own) -> Singles:

@@ -12,20 +12,25 @@ A mean is over folds and seeds; the interval is the 95 % bootstrap over the runs
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from kintsugi.domain.frame import Floats
+from kintsugi.domain.frame import Bools, Floats
 from kintsugi_ml.detection import metrics, results
-from kintsugi_ml.detection.protocol import Fold, Source
+from kintsugi_ml.detection.protocol import Fold, Run, Source, episode
 from kintsugi_ml.detection.results import Judgement, Unit, judgements
 from kintsugi_ml.detection.trials import SETS, Set
 
 SHOTS: Final = (0, 1, 5, 10)
 COMPARED: Final = ("AP", "F1", "event F1")
+
+
+Key = tuple[tuple[Path, ...], Source, int]
+"""Files, and whose examples are left out of what is judged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +46,7 @@ def document(
 ) -> dict[str, Any]:
     """Everything but `made`, of what is there; `folds` by trial, `names` the methods."""
     out: dict[str, Any] = {"baselines": {}, "differences": {}, "classes": {}, "reliability": {}}
-    caches: dict[tuple[str, bool], dict[tuple[Path, ...], Figures]] = {}
+    caches: dict[tuple[str, bool], dict[Key, Figures]] = {}
     for one in SETS:
         if one.trial not in folds:
             continue
@@ -79,31 +84,43 @@ def _figures(
     k: int,
     seeds: int,
     weights: Mapping[str, Floats],
-    known: dict[tuple[Path, ...], Figures],
+    known: dict[Key, Figures],
 ) -> Figures | None:
-    """None unless every fold is there; `known` are those of the same trial and mask by their files."""
-    source: Source = "none" if k == 0 or not _uses_examples(folder, name) else one.source
-    shots = 0 if source == "none" else k
-    wanted = [Unit(name, fold.name, source, shots, seed) for fold in folds for seed in range(seeds)]
+    """None unless every fold is there; `known` are those of the same trial and mask by what they were made from."""
+    uses = _uses_examples(folder, name)
+    source: Source = one.source if uses and k else "none"
+    wanted = [Unit(name, fold.name, source, k if uses else 0, seed) for fold in folds for seed in range(seeds)]
     there = [(unit, unit.file(folder)) for unit in wanted if unit.file(folder).exists()]
     if {unit.fold for unit, _ in there} != {fold.name for fold in folds}:
         return None
-    files = tuple(file for _, file in there)
-    if files not in known:
-        tests = {fold.name: fold.test for fold in folds}
+    others = (one.source, k) if k and not uses else ("none", 0)
+    key = (tuple(file for _, file in there), *others)
+    if key not in known:
+        tests = {fold.name: tuple(fold.test) for fold in folds}
         units = [
-            (unit.fold, judgements(results.read(file), tests[unit.fold], masked=one.masked)) for unit, file in there
+            (unit.fold, _judged(file, tests[unit.fold], *others, unit.seed, masked=one.masked)) for unit, file in there
         ]
         draws = {
             metric: results.mean([figure(judged, weights[fold]) for fold, judged in units])
             for metric, figure in results.FIGURES.items()
         }
-        known[files] = Figures(draws, units)
-    return known[files]
+        known[key] = Figures(draws, units)
+    return known[key]
+
+
+def _judged(file: Path, runs: tuple[Run, ...], source: Source, k: int, seed: int, *, masked: bool) -> list[Judgement]:
+    """A unit's runs; of a method without examples on those samples that the others' `k` examples leave to be judged."""
+    kept = results.read(file)
+    return judgements(replace(kept, scored=_scored(runs, source, k, seed)) if k else kept, runs, masked=masked)
+
+
+@lru_cache(maxsize=256)
+def _scored(runs: tuple[Run, ...], source: Source, k: int, seed: int) -> tuple[Bools, ...]:
+    return tuple(episode(run, source, k, seed, runs).scored for run in runs)
 
 
 def _uses_examples(folder: Path, name: str) -> bool:
-    """Whether anything was scored with examples; a method that uses none has the same figures for every k."""
+    """Whether anything was scored with examples; a method that uses none has the same scores for every k."""
     of_method = Unit(name, "any", "none", 0, 0).file(folder).parents[1]
     return any(not one.name.startswith("none") for one in of_method.glob("*"))
 
@@ -117,7 +134,7 @@ def _numbers(figures: Figures) -> dict[str, Any]:
     if hours:
         seeds = len(figures.units) / len({fold for fold, _ in figures.units})
         alarms, clean = sum(one for one, _ in counts) / seeds, hours / seeds
-        most = results.most_per_day(round(alarms), clean)
+        most = results.most_per_day(alarms, clean)
         out["false alarms per day, harmless"] = {
             "mean": round(alarms * 24 / clean, 2),
             "low": 0.0,

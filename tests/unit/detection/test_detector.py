@@ -44,6 +44,14 @@ def test_examples_make_the_same_anomaly_likelier_when_it_comes_again(watch: Watc
     assert gap(after.probability) > gap(before.probability)
 
 
+def test_after_a_hole_an_anomaly_is_as_likely_as_without_one(watch: Watch, calm: Build, spiked: Build) -> None:
+    known = watch.remember(0, spiked(calm(40, seed=6), 20, 40, [1, 2]), np.arange(40) >= 20)
+    anomaly = spiked(calm(8, seed=7), 0, 8, [1, 2])
+    hole = np.full((4, anomaly.shape[1]), np.nan)
+    after = known.score(np.concatenate([calm(20, seed=8), hole, anomaly])).probability[0, 24:]
+    np.testing.assert_allclose(after[1:], known.score(anomaly).probability[0, 1:], atol=0.05)
+
+
 def test_normal_examples_alone_are_used_and_give_no_nan(watch: Watch, calm: Build) -> None:
     found = watch.remember(0, calm(10, seed=8), np.zeros(10, dtype=np.bool_)).score(calm(30, seed=9))
     assert np.isfinite(found.probability).all()

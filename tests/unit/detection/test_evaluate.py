@@ -64,7 +64,11 @@ def test_the_truth_has_perfect_figures_and_noise_has_not(tmp_path: Path, toy_run
     found = told(tmp_path, toy_runs, "noise", "never run")
     perfect, noisy = found["dbsherlock raw"]["k5"], found["baselines"]["noise"]["dbsherlock raw"]["k5"]
     assert perfect["AP"] == perfect["F1"] == perfect["event F1"] == {"mean": 1.0, "low": 1.0, "high": 1.0}
-    assert perfect["delay"]["mean"] == perfect["false alarms per hour"]["mean"] == 0
+    assert perfect["false alarms per hour"]["mean"] == 0
+    assert (
+        found["dbsherlock raw"]["k0"]["delay"]["mean"] == found["dbsherlock raw, other run"]["k5"]["delay"]["mean"] == 0
+    )
+    assert perfect["delay"]["mean"] == 5, "five samples are examples and not judged"
     assert noisy["AP"]["low"] <= noisy["AP"]["mean"] <= noisy["AP"]["high"] < 1
     assert found["differences"]["noise"]["dbsherlock raw"]["k5"]["AP"]["low"] > 0
     assert set(found["classes"]["dbsherlock raw"]["k0"]) == {"lock", "disk", "cpu"}
@@ -85,11 +89,20 @@ def test_figures_without_examples_do_not_stand_in_for_those_with_some(tmp_path: 
     assert set(found["dbsherlock raw, other run"]) == {"k0", "k1", "k5", "k10"}
 
 
-def test_a_method_without_examples_has_the_same_figures_for_every_k(tmp_path: Path, toy_runs: list[Run]) -> None:
+def test_a_method_without_examples_is_judged_on_the_samples_that_the_others_are(
+    tmp_path: Path, toy_runs: list[Run]
+) -> None:
     going(tmp_path / "dbsherlock", toy_runs, Truth())
     going(tmp_path / "dbsherlock", toy_runs, unlearned.METHODS[1])
-    found = told(tmp_path, toy_runs, "MAD z")["baselines"]["MAD z"]["dbsherlock raw"]
-    assert found["k0"] == found["k10"]
+    found = told(tmp_path, toy_runs, "MAD z")
+    for name in ("dbsherlock raw", "dbsherlock raw, other run"):
+        rates = {k: figures["base rate"]["mean"] for k, figures in found["baselines"]["MAD z"][name].items()}
+        assert rates == {k: figures["base rate"]["mean"] for k, figures in found[name].items()}
+    of_other = found["baselines"]["MAD z"]["dbsherlock raw, other run"]
+    assert of_other["k0"] == of_other["k10"]
+    assert (
+        found["baselines"]["MAD z"]["dbsherlock raw"]["k10"]["base rate"]["mean"] < of_other["k10"]["base rate"]["mean"]
+    )
 
 
 def test_every_set_names_a_trial_that_draws_examples_from_there() -> None:

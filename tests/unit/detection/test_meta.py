@@ -36,7 +36,13 @@ def test_untrained_and_without_a_step_it_is_the_shipped_blend() -> None:
     task = a_task()
     found = fast.scores(fast.begin(0), collate([task]), second_order=True, steps=0).detach().numpy()[0]
     # At 15 s a sample nothing is averaged.
-    blended = blend(task.logits, task.points, Own.beside(task.anchors, task.examples), 15.0)
+    blended = blend(
+        task.logits,
+        task.points,
+        Own.beside(task.anchors, task.examples),
+        15.0,
+        np.ones(len(task.logits), dtype=np.bool_),
+    )
     np.testing.assert_allclose(found, blended, rtol=1e-3, atol=1e-3)
 
 

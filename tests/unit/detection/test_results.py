@@ -6,9 +6,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kintsugi.domain.frame import Floats
+from kintsugi.domain.frame import Bools, Floats
 from kintsugi_ml.detection import metrics, results
 from kintsugi_ml.detection.results import Judgement
+
+
+def judged(scores: Floats, labels: Bools, group: str = "class", places: list[int] | None = None) -> Judgement:
+    """A run of which only `places` are scored, or everything."""
+    kept = np.arange(len(labels)) if places is None else np.array(places)
+    events = tuple(metrics.spans(labels))
+    return Judgement(
+        scores[kept], labels[kept], scores[kept] > 0.5, scores[kept] > 0.6, 1.0, group, kept.astype(np.int64), events
+    )
 
 
 def a_fold(runs: int = 4, rows: int = 40, seed: int = 0, levels: int = 6) -> list[Judgement]:
@@ -20,7 +29,7 @@ def a_fold(runs: int = 4, rows: int = 40, seed: int = 0, levels: int = 6) -> lis
         if index < runs - 1:
             labels[10 + index : 25] = True
         scores = np.round((0.5 * labels + random.random(rows)) * levels) / (1.5 * levels)
-        out.append(Judgement(scores, labels, scores > 0.5, scores > 0.6, 1.0, f"class {index}"))
+        out.append(judged(scores, labels, group=f"class {index}"))
     return out
 
 
@@ -67,6 +76,32 @@ def test_the_delay_of_a_draw_is_the_median_over_its_runs() -> None:
     assert np.isnan(each[3])
 
 
+def test_the_delay_counts_from_the_events_first_sample_though_that_is_an_example_and_not_scored() -> None:
+    labels = np.arange(40) >= 10
+    scores = np.where(np.arange(40) >= 18, 1.0, 0.0)
+    for unscored in ([], [10], [10, 11, 12, 13, 14]):
+        places = [place for place in range(40) if place not in unscored]
+        assert results.delay([judged(scores, labels, places=places)], np.ones((1, 1))) == [8.0]
+    assert results.delay(
+        [judged(labels.astype(float), labels, places=[*range(10), *range(15, 40)])], np.ones((1, 1))
+    ) == [5.0]
+
+
+def test_a_missed_event_counts_as_late_as_it_is_long() -> None:
+    labels = (np.arange(40) >= 10) & (np.arange(40) < 25)
+    scores = np.where(labels, 0.0, 0.5)
+    assert results.delay([judged(scores, labels)], np.ones((1, 1))) == [15.0]
+
+
+def test_a_fault_of_which_only_examples_were_anomalous_is_not_harmless() -> None:
+    labels = (np.arange(40) >= 10) & (np.arange(40) < 16)
+    left = [place for place in range(40) if not 10 <= place < 16]
+    assert results.harmless([judged(np.ones(40), labels, places=left)]) == (0, 0.0)
+    alarms, hours = results.harmless([judged(np.ones(40), np.zeros(40, dtype=np.bool_))])
+    assert alarms == 1
+    assert hours == pytest.approx(40 / 3600)
+
+
 def test_a_fold_without_an_event_has_no_precision_but_false_alarms() -> None:
     fold = a_fold()[3:]
     for figure in (results.precision, results.f1, results.event_f1):
@@ -90,4 +125,4 @@ def test_an_interval_leaves_out_draws_that_had_no_figure() -> None:
 def test_ten_clean_hours_prove_no_less_than_seven_alarms_a_day() -> None:
     # No event in time t: the upper bound is -ln(0.05) / t.
     assert results.most_per_day(0, 10.0) == pytest.approx(-np.log(0.05) / 10 * 24)
-    assert results.most_per_day(2, 10.0) > results.most_per_day(1, 10.0)
+    assert results.most_per_day(2, 10.0) > results.most_per_day(1, 10.0) > results.most_per_day(0.4, 10.0)
