@@ -76,8 +76,7 @@ def whole(run: Run) -> Seen:
 
 def measured(run: Run) -> Bools:
     """In which samples `[T]` any signal is."""
-    known: Bools = ~np.isnan(run.values).all(axis=1)
-    return known
+    return np.asarray(~np.isnan(run.values).all(axis=1))
 
 
 @lru_cache(maxsize=1024)
