@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -120,7 +121,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _summarise(options: argparse.Namespace, folds: dict[str, list[Fold]], names: Sequence[str]) -> None:
     shipped = ours.METHODS[0].name
-    found = summary.document(options.out, folds, names, shipped, options.seeds, options.draws)
+    asked = summary.Asked(options.out, names, shipped, options.seeds, options.draws)
+    found = summary.document(folds, asked, os.cpu_count() or 1)
     made = {
         "commit": _commit(),
         "command": shlex.join(["python", "-m", "kintsugi_ml.detection.evaluate", *sys.argv[1:]]),

@@ -12,8 +12,10 @@ A mean is over folds and seeds; the interval is the 95 % bootstrap over the runs
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,25 +43,53 @@ class Figures:
     units: Sequence[tuple[str, Sequence[Judgement]]]
 
 
-def document(
-    folder: Path, folds: Mapping[str, Sequence[Fold]], names: Sequence[str], shipped: str, seeds: int, draws: int
-) -> dict[str, Any]:
-    """Everything but `made`, of what is there; `folds` by trial, `names` the methods."""
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Where the scores are and what is wanted of them."""
+
+    folder: Path
+    names: Sequence[str]
+    shipped: str
+    seeds: int
+    draws: int
+
+
+def document(folds: Mapping[str, Sequence[Fold]], asked: Asked, workers: int = 1) -> dict[str, Any]:
+    """Everything but `made`, of what is there; `folds` by trial. Its sets are worked out in so many processes."""
+    wanted = [one for one in SETS if one.trial in folds]
+    tested = [[replace(fold, train=[]) for fold in folds[one.trial]] for one in wanted]
+    if workers == 1:
+        parts = [_of_set(asked, one, known) for one, known in zip(wanted, tested, strict=True)]
+    else:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            parts = list(pool.map(partial(_of_set, asked), wanted, tested))
+    return _together(parts)
+
+
+def _of_set(asked: Asked, one: Set, folds: Sequence[Fold]) -> dict[str, Any]:
     out: dict[str, Any] = {"baselines": {}, "differences": {}, "classes": {}, "reliability": {}}
-    caches: dict[tuple[str, bool], dict[Key, Figures]] = {}
-    for one in SETS:
-        if one.trial not in folds:
-            continue
-        known = folds[one.trial]
-        cache = caches.setdefault((one.trial, one.masked), {})
-        weights = results.resamples({fold.name: len(fold.test) for fold in known}, draws)
-        for k in SHOTS:
-            found = {
-                name: figures
-                for name in names
-                if (figures := _figures(folder / one.trial, known, one, name, k, seeds, weights, cache)) is not None
-            }
-            _tell(out, one.name, f"k{k}", found, shipped)
+    cache: dict[Key, Figures] = {}
+    weights = results.resamples({fold.name: len(fold.test) for fold in folds}, asked.draws)
+    for k in SHOTS:
+        found = {
+            name: figures
+            for name in asked.names
+            if (figures := _figures(asked.folder / one.trial, folds, one, name, k, asked.seeds, weights, cache))
+        }
+        _tell(out, one.name, f"k{k}", found, asked.shipped)
+    return out
+
+
+def _together(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One document of several with different sets; the methods' names stand above those of the sets."""
+    out: dict[str, Any] = {"baselines": {}, "differences": {}, "classes": {}, "reliability": {}}
+    for part in parts:
+        for name, content in part.items():
+            if name in ("baselines", "differences"):
+                for method, sets in content.items():
+                    out[name].setdefault(method, {}).update(sets)
+            else:
+                out.setdefault(name, {}).update(content)
     return out
 
 

@@ -55,7 +55,8 @@ def test_what_was_scored_once_is_not_scored_again(tmp_path: Path, toy_runs: list
 
 
 def told(folder: Path, runs: list[Run], *others: str) -> dict[str, Any]:
-    return summary.document(folder, {"dbsherlock": by_class(runs)}, ["the truth", *others], "the truth", 1, 20)
+    asked = summary.Asked(folder, ["the truth", *others], "the truth", 1, 20)
+    return summary.document({"dbsherlock": by_class(runs)}, asked)
 
 
 def test_the_truth_has_perfect_figures_and_noise_has_not(tmp_path: Path, toy_runs: list[Run]) -> None:
@@ -75,6 +76,14 @@ def test_the_truth_has_perfect_figures_and_noise_has_not(tmp_path: Path, toy_run
     assert "never run" not in found["baselines"]
     assert "lab unseen class" not in found
     json.dumps(found, allow_nan=False)
+
+
+def test_several_processes_tell_the_same_as_one(tmp_path: Path, toy_runs: list[Run]) -> None:
+    for method in (Truth(), Truth(noise=0.5, name="noise")):
+        going(tmp_path / "dbsherlock", toy_runs, method)
+    asked = summary.Asked(tmp_path, ["the truth", "noise"], "the truth", 1, 5)
+    alone, together = (summary.document({"dbsherlock": by_class(toy_runs)}, asked, workers) for workers in (1, 2))
+    assert json.dumps(alone) == json.dumps(together)
 
 
 def test_a_method_that_was_not_run_on_every_fold_has_no_figures(tmp_path: Path, toy_runs: list[Run]) -> None:
