@@ -61,7 +61,7 @@ def document(folds: Mapping[str, Sequence[Fold]], asked: Asked, workers: int = 1
     if workers == 1:
         parts = [_of_set(asked, one, known) for one, known in zip(wanted, tested, strict=True)]
     else:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(workers, mp_context=get_context("fork")) as pool:
             parts = list(pool.map(partial(_of_set, asked), wanted, tested))
     return _together(parts)
 
