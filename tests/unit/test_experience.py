@@ -211,6 +211,18 @@ def test_a_person_replaces_what_outcomes_say_about_a_part_of_the_same_time(store
     assert ids(store, "uid-customers") == ["other"]
 
 
+def test_where_a_person_has_spoken_an_outcome_is_kept_without_its_example(store: ExperienceStore) -> None:
+    store.add_example(at(NOW - 20, "person", kind=LabelKind.NORMAL, source=Source.PERSON), NOW)
+
+    assert not store.add_example(an_example("outcome"), NOW)
+    assert store.add_trial(a_trial(), an_example("healed"), NOW)
+    assert store.add_example(an_example("before", start=NOW - 60, end=NOW - 30), NOW)
+    assert store.add_example(an_example("other", database="uid-customers"), NOW)
+
+    assert ids(store) == ["before", "person"]
+    assert [trial.action for trial in store.trials_of("uid-orders")] == ["uid-action"]
+
+
 def test_a_person_who_says_something_else_about_the_same_interval_is_believed_last(store: ExperienceStore) -> None:
     store.add_example(an_example("first", source=Source.PERSON), NOW)
     store.add_example(an_example("part", source=Source.PERSON, start=NOW - 30), NOW)

@@ -18,7 +18,7 @@ from kintsugi.domain.frame import Frame
 from kintsugi.loops.conditions import conditions_of
 from kintsugi.loops.cycle import Cycle, Outcome
 from kintsugi.loops.experience import KEPT, ExperienceLoop
-from kintsugi.loops.people import UNDERSTOOD
+from kintsugi.loops.people import UNDERSTOOD, People
 from kintsugi.loops.watch import Watch
 from kintsugi.shell.errors import PrometheusError
 from kintsugi.shell.experience import ExperienceStore
@@ -353,6 +353,62 @@ async def test_a_person_takes_back_what_was_kept(kept: Kept) -> None:
     assert any(note.startswith("1 examples forgotten: forget@") for _, _, note in kept.memory.notes.told)
 
 
+async def test_a_label_that_was_forgotten_is_kept_when_it_is_said_again(kept: Kept) -> None:
+    lock, forget = kept.label("anomaly:lock-contention"), kept.label("forget")
+    counts = []
+
+    for said in (lock, forget, lock, forget):
+        kept.annotate(label=said, by="ann")
+        await kept.look()
+        counts.append(len(kept.examples()))
+
+    assert counts == [1, 0, 1, 0]
+
+
+async def test_a_label_that_was_replaced_is_kept_when_it_is_said_again(kept: Kept) -> None:
+    lock, disk = kept.label("anomaly:lock-contention"), kept.label("anomaly:disk")
+
+    for said in (lock, disk, lock):
+        kept.annotate(label=said, by="ann")
+        await kept.look()
+
+    assert kinds(kept.examples()) == [("anomaly", "lock-contention", "person", "ann")]
+    assert kept.heard[-1][1][0].fault_class == "lock-contention"
+
+
+async def test_a_forget_that_stands_beside_a_later_label_is_obeyed_once(kept: Kept) -> None:
+    both = f"{kept.label('forget', ago=620, seconds=100)};{kept.label('anomaly')}"
+    for said in (kept.label("anomaly:disk", ago=610), both, f"{both};{kept.label('normal', ago=900)}"):
+        kept.annotate(label=said, by="ann")
+        await kept.look()
+
+    assert [one.kind.value for one in kept.examples()] == ["normal", "anomaly"]
+    (note,) = [note for _, _, note in kept.memory.notes.told if "forgotten" in note]
+    assert note.startswith("1 examples forgotten")
+
+
+async def test_a_refused_label_is_asked_for_again_only_when_it_is_said_again(kept: Kept) -> None:
+    kept.prometheus.empty = True
+    refused = kept.label("normal")
+    for said in (refused, f"{refused};nonsense", None, refused):
+        kept.annotate(label=said, by="ann")
+        await kept.look()
+
+    assert len(kept.prometheus.asked) == 2
+
+
+async def test_an_outcome_is_silent_also_when_the_label_no_longer_stands_in_the_annotation(kept: Kept) -> None:
+    kept.annotate(label=kept.label("normal:deploy", ago=100, seconds=70), by="ann")
+    await kept.look()
+    kept.annotate(label=None, by=None)
+    kept.ended()
+
+    await kept.look()
+
+    assert kinds(kept.examples()) == [("normal", "deploy", "person", "ann")]
+    assert len(ExperienceStore(kept.url).trials_of(ORDERS)) == 1
+
+
 async def test_removing_the_annotation_keeps_what_was_said(kept: Kept) -> None:
     kept.annotate(label=kept.label("normal"), by="ann")
     await kept.look()
@@ -418,6 +474,77 @@ async def test_a_damaged_store_is_said_and_used_again_when_it_was_moved_away(
     assert await kept.look(121)
     assert kept.condition(KEPT)[0] is True
     assert len(kept.examples()) == 1  # from what Kubernetes still has
+
+
+async def test_a_store_that_was_replaced_is_filled_again_from_labels_and_ended_actions(kept: Kept) -> None:
+    first, second = kept.label("normal:backup"), kept.label("anomaly:disk", ago=900)
+    kept.annotate(label=first, by="ann")
+    kept.ended()
+    await kept.look(1)
+    before = kinds(kept.examples())
+    kept.path.write_bytes(b"no database" * 1000)
+    kept.annotate(label=f"{first};{second}", by="ann")
+    assert not await kept.look(20)
+
+    kept.path.unlink()
+    assert await kept.look(80)
+    assert await kept.look(90)
+
+    assert kinds(kept.examples()) == [("anomaly", "disk", "person", "ann"), *before]
+    assert len(ExperienceStore(kept.url).trials_of(ORDERS)) == 1
+    assert len(kept.heard[-1][1]) == 3
+    assert kept.condition(UNDERSTOOD)[0] is True
+
+
+async def test_a_store_that_failed_for_a_moment_is_asked_what_it_holds_and_keeps_nothing_twice(kept: Kept) -> None:
+    kept.annotate(label=kept.label("normal:backup"), by="ann")
+    kept.ended()
+    await kept.look(1)
+    asked = len(kept.prometheus.asked)
+
+    await kept.loop.close()
+    await kept.look(61)
+
+    assert len(kept.examples()) == 2
+    assert len(kept.prometheus.asked) == asked
+
+
+async def test_whoever_heard_examples_hears_that_a_new_store_has_none(kept: Kept) -> None:
+    kept.annotate(label=kept.label("normal:backup"), by="ann")
+    await kept.look(1)
+    kept.annotate(label=None, by=None)
+
+    await kept.loop.close()
+    kept.path.unlink()
+    await kept.look(61)
+
+    assert kept.heard[-1] == (ORDERS, ())
+
+
+async def test_an_unforeseen_failure_after_an_outcome_was_kept_loses_no_news(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept.ended()
+    with monkeypatch.context() as broken:
+        broken.setattr(People, "take_in", lambda *_: 1 / 0)
+        assert not await kept.look(1)
+    assert kept.heard == []
+
+    assert await kept.look(61)
+
+    assert [(uid, len(examples)) for uid, examples in kept.heard] == [(ORDERS, 1)]
+    assert kept.condition(KEPT)[2] == "examples: 1 of anomalies, 0 of normal times"
+
+
+async def test_who_could_not_hear_is_told_again(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept.ended()
+    with monkeypatch.context() as deaf:
+        deaf.setattr(kept, "heard", None)
+        assert not await kept.look(1)
+
+    assert await kept.look(61)
+
+    assert [uid for uid, _ in kept.heard] == [ORDERS]
 
 
 async def test_a_url_that_is_none_is_said_and_stops_nothing(kept: Kept) -> None:

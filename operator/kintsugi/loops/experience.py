@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from kintsugi.domain.experience import Example
@@ -46,6 +46,7 @@ class ExperienceLoop:
         self._held: Mapping[str, Held] = {}
         self._problem = ""
         self._asked: set[str] = set()
+        self._untold: set[str] = set()  # uids: each stays until its examples were told
 
     def ask(self, uid: str) -> None:
         """A database is watched from now on: at the next look its examples are told."""
@@ -79,30 +80,36 @@ class ExperienceLoop:
 
     async def _look(self, now: float) -> None:
         store = await self._opened(now)
-        changed = await self._outcomes.take_in(store, now) | await self._people.take_in(store, now)
-        if changed:
+        await self._outcomes.take_in(store, now, self._untold)
+        await self._people.take_in(store, now, self._untold)
+        if self._untold:
             self._held = await asyncio.to_thread(store.held)
-        asked, self._asked = self._asked & self._held.keys(), set()
-        await self._tell(store, changed | asked)
+        asked, self._asked = self._asked, set()
+        self._untold |= asked & self._held.keys()
+        await self._tell(store)
         self._say()
 
     async def _opened(self, now: float) -> ExperienceStore:
-        """The store; when it is opened, what it holds is read back."""
+        """The store; when it is opened, what it holds is read back, and what it lacks will be taken in again."""
         if self._store is not None:
             return self._store
         store = await asyncio.to_thread(self._make_store)
         await asyncio.to_thread(store.open, now)
-        self._held = await asyncio.to_thread(store.held)
+        before, self._held = self._held, await asyncio.to_thread(store.held)
+        self._outcomes.begin_anew()
+        self._people.begin_anew()
+        self._untold |= before.keys() | self._held.keys()
         self._store, self._problem = store, ""
         log.info("experience is kept in %s, with examples of %d databases", store.where, len(self._held))
-        await self._tell(store, self._held)
+        await self._tell(store)
         return store
 
-    async def _tell(self, store: ExperienceStore, databases: Iterable[str]) -> None:
-        for uid in databases if self._hear is not None else ():
-            examples = await asyncio.to_thread(store.examples_of, uid)
+    async def _tell(self, store: ExperienceStore) -> None:
+        """Tell the examples of every database whose examples nobody has heard as they are now."""
+        for uid in sorted(self._untold):
             if self._hear is not None:
-                self._hear(uid, examples)
+                self._hear(uid, await asyncio.to_thread(store.examples_of, uid))
+            self._untold.discard(uid)
 
     def _failed(self, error: ExperienceError) -> None:
         if str(error) != self._problem:

@@ -44,8 +44,13 @@ class Outcomes:
         self._done: set[str] = set()  # uids
         self._later: dict[str, float] = {}  # Unix seconds, by uid
 
-    async def take_in(self, store: ExperienceStore, now: float) -> set[str]:
-        """Keep what is new, a few at a time; the uids of the databases that have a new example."""
+    def begin_anew(self) -> None:
+        """Take nothing for known: the store may be another one, and only it knows what it holds."""
+        self._done.clear()
+        self._later.clear()
+
+    async def take_in(self, store: ExperienceStore, now: float, changed: set[str]) -> None:
+        """Keep what is new, a few at a time; the uids of the databases that have a new example join `changed`."""
         ended = [action for action in self._services.fleet.actions.values() if action.phase.ended]
         uids_there = {action.metadata.uid for action in ended}
         self._done &= uids_there
@@ -54,7 +59,6 @@ class Outcomes:
         if new:
             uids = [action.metadata.uid for action in new[:ASKED]]
             self._done |= await asyncio.to_thread(store.known_trials, uids)
-        changed: set[str] = set()
         left = AT_ONCE
         for action in new:
             pair = self._watched(action)
@@ -64,7 +68,6 @@ class Outcomes:
             left -= 1
             if await self._keep(store, action, pair, now):
                 changed.add(action.spec.database.uid)
-        return changed
 
     def _watched(self, action: HealingAction) -> Pair | None:
         """The database that it was made for, if that is watched and its signals are known."""

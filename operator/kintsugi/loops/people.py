@@ -34,14 +34,17 @@ class People:
         self._services = services
         self._past = past
         self._heard: dict[str, Words] = {}  # by database uid
-        self._taken: dict[str, set[str]] = {}  # ids of labels, by database uid: they are not taken in twice
+        self._taken: dict[str, set[str]] = {}  # ids of what is still said, by database uid: not taken in twice
         self._later: dict[str, float] = {}  # Unix seconds, by database uid
 
-    async def take_in(self, store: ExperienceStore, now: float) -> set[str]:
-        """Keep what is new, of a few databases at a time; the uids of those whose examples changed."""
+    def begin_anew(self) -> None:
+        """Take nothing for known: the store may be another one, and only it knows what it holds."""
+        self._forget_all_but(set())
+
+    async def take_in(self, store: ExperienceStore, now: float, changed: set[str]) -> None:
+        """Keep what is new, of a few databases at a time; the uids of those whose examples change join `changed`."""
         databases = list(self._services.fleet.databases.values())
         self._forget_all_but({database.metadata.uid for database in databases})
-        changed: set[str] = set()
         left = AT_ONCE
         for database in databases:
             uid, watch = database.metadata.uid, self._services.watches.get(database.metadata.key)
@@ -49,17 +52,17 @@ class People:
             if left == 0 or watch is None or heard or now < self._later.get(uid, now) <= now + RETRY:
                 continue
             left -= 1
-            if await self._listen(store, database, watch, now):
-                changed.add(uid)
-        return changed
+            await self._listen(store, database, watch, now, changed)
 
-    async def _listen(self, store: ExperienceStore, database: MonitoredDatabase, watch: Watch, now: float) -> bool:
-        """Take in what is said about one database; whether its examples changed."""
+    async def _listen(
+        self, store: ExperienceStore, database: MonitoredDatabase, watch: Watch, now: float, changed: set[str]
+    ) -> None:
+        """Take in what is said about one database; what is no longer said may be said again."""
         uid, words = database.metadata.uid, _words(database)
         found = read_labels(database.metadata.annotations)
         taken = self._taken.setdefault(uid, set())
         known = taken | await asyncio.to_thread(store.known_examples, uid)
-        problems, waits, changed = list(found.problems), False, False
+        problems, waits = list(found.problems), False
         everything: tuple[Label | Claim, ...] = (*found.labels, *_acknowledged(database, watch))
         for said in everything:
             if said.id in known:
@@ -74,13 +77,13 @@ class People:
                 taken.add(said.id)
             else:
                 taken.add(said.id)
-                changed = True
+                changed.add(uid)
+        taken &= {said.id for said in everything}
         _say(database, watch, problems)
         if waits:
             self._later[uid] = now + RETRY
         else:
             self._heard[uid] = words
-        return changed
 
     async def _take_in(
         self,

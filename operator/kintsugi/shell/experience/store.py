@@ -73,7 +73,10 @@ class ExperienceStore:
         self._database.close()
 
     def add_example(self, example: Example, now: float) -> bool:
-        """Keep an example; False when it is known. A person's replaces what outcomes say about a part of its time."""
+        """Keep an example; False when it is known, or an outcome's where a person has spoken.
+
+        A person's replaces what outcomes say about a part of its time; about such a time outcomes are silent.
+        """
         try:
             with self._database.writing() as connection:
                 return self._add(connection, example, now)
@@ -81,7 +84,10 @@ class ExperienceStore:
             return False
 
     def add_trial(self, trial: Trial, example: Example | None, now: float) -> bool:
-        """Keep an outcome and the example that it is, both or neither; False when the outcome is known."""
+        """Keep an outcome and the example that it is, both or neither; False when the outcome is known.
+
+        Where a person has spoken the outcome is kept, and the example is not.
+        """
         try:
             with self._database.writing() as connection:
                 if connection.execute(select(OUTCOMES.c.action).where(OUTCOMES.c.action == trial.action)).first():
@@ -143,12 +149,15 @@ class ExperienceStore:
 
     def _add(self, connection: Connection, example: Example, now: float) -> bool:
         mine = and_(EXAMPLES.c.database == example.database, EXAMPLES.c.id == example.id)
-        if connection.execute(select(EXAMPLES.c.id).where(mine)).first():
+        if _any(connection, mine):
             return False
+        overlapping = _overlapping(example.database, example.start, example.end)
         if example.source is Source.PERSON:
             of_outcomes = EXAMPLES.c.source == Source.OUTCOME.value
             same = and_(EXAMPLES.c.start_time == example.start, EXAMPLES.c.end_time == example.end)
-            _drop(connection, and_(_overlapping(example.database, example.start, example.end), of_outcomes | same))
+            _drop(connection, and_(overlapping, of_outcomes | same))
+        elif _any(connection, and_(overlapping, EXAMPLES.c.source == Source.PERSON.value)):
+            return False
         connection.execute(insert(EXAMPLES).values(**_example_row(example), created=now))
         of_it = EXAMPLES.c.database == example.database
         alike = and_(of_it, EXAMPLES.c.kind == example.kind.value, EXAMPLES.c.fault_class == example.fault_class)
@@ -185,6 +194,10 @@ class ExperienceStore:
 
 def _overlapping(database: str, start: float, end: float) -> Any:
     return and_(EXAMPLES.c.database == database, EXAMPLES.c.start_time < end, EXAMPLES.c.end_time > start)
+
+
+def _any(connection: Connection, which: Any) -> bool:
+    return connection.execute(select(EXAMPLES.c.id).where(which)).first() is not None
 
 
 def _drop(connection: Connection, which: Any) -> int:
