@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import math
 import sys
 from pathlib import Path
 from typing import Any, Final
@@ -10,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from kintsugi.domain.frame import Floats
-from kintsugi_ml.detection.detector import Detector, Scores, Watch
+from kintsugi_ml.detection.detector import LEAST_REFERENCE, Detector, Scores, Watch
 from kintsugi_ml.detection.errors import ReferenceDataError, SupportError, TableError
 from kintsugi_ml.detection.model import SHIPPED, load
 from kintsugi_ml.detection.table import Table, on_grid, read, write
@@ -25,6 +27,9 @@ VISIBLE: Final = 1.0
 DIFFERENT: Final = 0.2
 """Intervals of two files may differ by this share."""
 
+MEASURED: Final = (1.0, 15.0)
+"""Intervals in seconds, from and to, for which the detector was measured."""
+
 
 def add_detect(commands: Any) -> None:
     """Add `detect` to the subcommands of an argument parser."""
@@ -38,7 +43,7 @@ def add_detect(commands: Any) -> None:
     parser.add_argument("--input", type=Path, required=True, help="rows to be scored")
     parser.add_argument("--output", type=Path, required=True, help="where the scores go (.csv or .parquet)")
     parser.add_argument("--ignore", action="append", default=[], metavar="COLUMN", help="leave a column out")
-    parser.add_argument("--interval", type=float, help="seconds between two rows (else the reference's median)")
+    parser.add_argument("--interval", type=_seconds, help="seconds between two rows (else the reference's median)")
     parser.add_argument("--model", type=Path, default=SHIPPED, help=argparse.SUPPRESS)
     parser.set_defaults(run=detect)
 
@@ -51,7 +56,7 @@ def detect(arguments: argparse.Namespace) -> int:
     """
     reference, new = read(arguments.reference, arguments.ignore), read(arguments.input, arguments.ignore)
     watch, known = learn(reference, Detector(load(arguments.model)), arguments.interval)
-    _compare(watch, known, new)
+    _compare(watch, known, new, support=False)
     if arguments.support is not None:
         watch = remember(watch, known, read(arguments.support, arguments.ignore))
     scores = score(watch, known, new)
@@ -62,9 +67,8 @@ def detect(arguments: argparse.Namespace) -> int:
 
 def learn(reference: Table, detector: Detector, interval: float | None = None) -> tuple[Watch, tuple[str, ...]]:
     """What is normal in a table, and the columns that it can be said of."""
-    step = reference.interval() if interval is None else interval
-    if not np.isfinite(step) or step <= 0:
-        raise ReferenceDataError(f"{reference.file} has {len(reference.times)} row: give at least 5, better 25 or more")
+    reference = _normal(reference)
+    step = _usable(reference, reference.interval() if interval is None else interval)
     empty = np.atleast_1d(np.isnan(reference.values).all(axis=0))
     known = tuple(name for index, name in enumerate(reference.columns) if not empty[index])
     for name in set(reference.columns) - set(known):
@@ -79,7 +83,7 @@ def remember(watch: Watch, known: tuple[str, ...], support: Table) -> Watch:
     """Take the labelled rows of a table as examples."""
     if support.labels is None:
         raise SupportError(f"{support.file} has no column `label`: add one with 1 (anomalous) or 0 (normal)")
-    _compare(watch, known, support)
+    _compare(watch, known, support, support=True)
     if not support.labels.any():
         _note(f"{support.file} has no anomalous row (label 1): only what is normal is learned from it")
     elif support.labels.all():
@@ -123,7 +127,53 @@ def columns(new: Table, known: tuple[str, ...], scores: Scores) -> dict[str, Any
     return out
 
 
-def _compare(watch: Watch, known: tuple[str, ...], table: Table) -> None:
+def _seconds(text: str) -> float:
+    """An interval on the command line.
+
+    Raises:
+        argparse.ArgumentTypeError: it isn't a number above 0.
+    """
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0: give one such as 1 or 5")
+
+
+def _normal(reference: Table) -> Table:
+    """The reference without the rows that are labelled anomalous, which is said; refused when too little is left."""
+    labels = reference.labels
+    kept = reference if labels is None else reference.rows(~labels)
+    left, out = len(kept.times), len(reference.times) - len(kept.times)
+    if left < LEAST_REFERENCE:
+        count = f"{left} row" if left == 1 else f"{left} rows"
+        which = f" that {'is' if left == 1 else 'are'} not labelled 1 (anomalous)" if out else ""
+        raise ReferenceDataError(
+            f"{reference.file} has {count}{which}: give at least {LEAST_REFERENCE}, better 25 or more"
+        )
+    if out and _differ(kept.interval(), reference.interval()):
+        raise ReferenceDataError(
+            f"{reference.file} has {out} rows labelled 1 (anomalous), and without them a row only every"
+            f" {kept.interval():g} s in place of {reference.interval():g} s: give a stretch in which all was well"
+        )
+    if out:
+        _note(f"{out} of {len(reference.times)} rows of {reference.file} are labelled 1 (anomalous) and left out")
+    return kept
+
+
+def _usable(reference: Table, step: float) -> float:
+    """The interval, with a note when the detector was never measured for such a one; refused when it is none."""
+    if not np.isfinite(step) or step <= 0:
+        raise ReferenceDataError(f"the interval of {reference.file} is {step:g} s: give the seconds between two rows")
+    least, most = MEASURED
+    if not least <= round(step, 1) <= most:
+        _note(
+            f"{reference.file} has a row every {step:g} s: the detector was measured for {least:g} to {most:g} s only"
+            " (times that are numbers are taken as seconds)"
+        )
+    return step
+
+
+def _compare(watch: Watch, known: tuple[str, ...], table: Table, *, support: bool) -> None:
     """Refuse a table that doesn't fit the reference, and say what is left out."""
     common = set(known) & set(table.columns)
     if not common:
@@ -134,11 +184,27 @@ def _compare(watch: Watch, known: tuple[str, ...], table: Table) -> None:
     if len(common) < len(known):
         absent = ", ".join(repr(name) for name in known if name not in common)
         _note(f"missing in {table.file}, but in the reference: {absent}")
-    step, usual = table.interval(), watch.reference.interval
-    if np.isfinite(step) and table.labels is None and abs(step - usual) > DIFFERENT * usual:
+    _sampled_alike(watch.reference.interval, table, support=support)
+
+
+def _sampled_alike(usual: float, table: Table, *, support: bool) -> None:
+    """Refuse another interval than the reference's; a support's rows may be picked, so its closest two will do."""
+    if len(table.times) < 2 or not _differ(table.interval(), usual):
+        return
+    if not support:
         raise TableError(
-            f"{table.file} has a row every {step:g} s and the reference one every {usual:g} s: sample both alike"
+            f"{table.file} has a row every {table.interval():g} s and the reference one every {usual:g} s:"
+            " sample both alike"
         )
+    if _differ(table.closest(), usual):
+        raise SupportError(
+            f"{table.file} has rows {table.closest():g} s apart at the closest and the reference has one every"
+            f" {usual:g} s: sample both alike, and give at least two rows that follow each other"
+        )
+
+
+def _differ(step: float, usual: float) -> bool:
+    return abs(step - usual) > DIFFERENT * usual
 
 
 def _note(text: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +24,8 @@ from kintsugi_ml.detection.errors import TableError
 from kintsugi_ml.detection.normal import finite
 
 LABEL: Final = "label"
+
+_PER_SECOND: Final = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 
 _MISSING: Final = ["", "NaN", "nan", "NAN", "null", "NULL", "NA", "N/A", "None", "-"]
 
@@ -41,9 +43,18 @@ class Table:
     values: Floats
     labels: Bools | None
 
+    def closest(self) -> float:
+        """Seconds between the two samples that follow each other fastest; NaN with fewer than two."""
+        return float(np.diff(self.times).min()) if len(self.times) > 1 else float("nan")
+
     def interval(self) -> float:
         """Seconds between two samples: the median; NaN with fewer than two."""
         return float(np.median(np.diff(self.times))) if len(self.times) > 1 else float("nan")
+
+    def rows(self, kept: Bools) -> Table:
+        """The same with those rows `[T]` only."""
+        labels = None if self.labels is None else self.labels[kept]
+        return replace(self, times=self.times[kept], values=self.values[kept], labels=labels)
 
     def aligned(self, columns: Sequence[str]) -> Floats:
         """The values `[T, S]` of the named columns in their order; those that aren't here are missing."""
@@ -131,9 +142,10 @@ def _content(file: Path) -> Any:
 
 def _times(file: Path, name: str, column: Any) -> Floats:
     """The times in seconds; numbers are seconds, dates and times are taken as UTC when they name no zone."""
-    if pa.types.is_date(column.type) or pa.types.is_timestamp(column.type):
-        in_unit = pc.cast(pc.cast(column, pa.timestamp("us")), pa.int64())
-        times = _plain(in_unit) / 1e6
+    if pa.types.is_date(column.type):
+        column = pc.cast(column, pa.timestamp("ms"))
+    if pa.types.is_timestamp(column.type):
+        times = _plain(pc.cast(column, pa.int64())) / _PER_SECOND[column.type.unit]
     else:
         times = _numbers(file, name, column, "a number of seconds or a time like 2026-01-31T12:00:00Z")
     wrong = np.flatnonzero(~np.isfinite(times))
@@ -156,7 +168,7 @@ def _numbers(file: Path, name: str, column: Any, wanted: str = "a number") -> Fl
         kind = column.type
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind) or _is_decimal(kind):
         return _plain(pc.cast(column, pa.float64(), safe=False))
-    cells = column.to_pylist()
+    cells = _texts(column) if pa.types.is_temporal(kind) else column.to_pylist()
     out = np.full(len(cells), np.nan)
     for row, cell in enumerate(cells):
         if cell is None:
@@ -173,6 +185,14 @@ def _numbers(file: Path, name: str, column: Any, wanted: str = "a number") -> Fl
 
 def _is_decimal(kind: Any) -> bool:
     return bool(pa.types.is_decimal(kind))
+
+
+def _texts(column: Any) -> list[str | None]:
+    """Times as text to be shown, never a number: not all fit into Python's own types, and not every zone is known."""
+    if not pa.types.is_duration(column.type):
+        with contextlib.suppress(pa.ArrowException):
+            return list(pc.cast(column, pa.string()).to_pylist())
+    return [f"a {column.type}" if cell.is_valid else None for cell in column]
 
 
 def _plain(column: Any) -> Floats:

@@ -68,8 +68,26 @@ def test_columns_may_come_in_another_order_or_be_missing(files: Files, capsys: p
         ({"input": {"m2": ["high", *["1"] * 39]}}, "column 'm2' has 'high' in row 1"),
         ({"input": {"time": np.arange(40)[::-1].copy()}}, "in row 2 is earlier"),
         ({"input": {"time": np.arange(40) * 5.0}}, "every 5 s and the reference one every 1 s"),
+        (
+            {"input": {"time": np.arange(40) * 60.0, "label": np.arange(40) % 2}},
+            "every 60 s and the reference one every",
+        ),
+        ({"support": {"time": np.arange(20) * 60.0}}, "support.csv has rows 60 s apart at the closest"),
+        ({"support": {"time": np.arange(20) * 0.5}}, "support.csv has rows 0.5 s apart at the closest"),
         ({"support": {"label": None}}, "no column `label`"),
         ({"support": {"label": np.arange(20)}}, "label in row 3 is 2"),
+        (
+            {"reference": {"label": np.arange(40) % 2}},
+            "20 rows labelled 1 (anomalous), and without them a row only every 2 s",
+        ),
+        (
+            {"reference": {"label": np.arange(40) > 2}},
+            "reference.csv has 3 rows that are not labelled 1 (anomalous): give at",
+        ),
+        (
+            {"reference": {"label": np.arange(40) > 0}},
+            "reference.csv has 1 row that is not labelled 1 (anomalous): give at",
+        ),
         ({"reference": {f"m{index}": [None] * 40 for index in range(6)}}, "every column of"),
         ({"input": {f"m{index}": None for index in range(6)} | {"x": np.ones(40)}}, "no column of the reference"),
     ],
@@ -97,3 +115,88 @@ def test_an_empty_column_is_left_out_with_a_note(files: Files, capsys: pytest.Ca
     status, _ = detect(files(reference={"m3": [None] * 40}))
     assert status == 0
     assert "column 'm3' is empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("moved", [{1: 1.0}, {1: 100.5, 2: 101.5}])
+def test_support_of_picked_rows_needs_only_two_that_are_as_close_as_the_reference(
+    files: Files, moved: dict[int, float]
+) -> None:
+    times = np.arange(20) * 100.0
+    for row, at in moved.items():
+        times[row] = at
+    status, _ = detect(files(support={"time": times}))
+    assert status == 0
+
+
+def test_one_row_that_is_early_does_not_refuse_a_regular_support(files: Files) -> None:
+    times = np.arange(20.0)
+    times[1] = 0.5
+    status, _ = detect(files(support={"time": times}))
+    assert status == 0
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_rows_of_the_reference_that_are_labelled_anomalous_are_left_out_with_a_note(
+    files: Files, capsys: pytest.CaptureFixture[str], suffix: str
+) -> None:
+    label = (np.arange(40) >= 34).astype(int)
+    wild: dict[str, object] = {f"m{index}": np.where(label, 1e6, np.arange(40) % 7) for index in range(6)}
+    tame: dict[str, object] = {name: np.arange(40) % 7 for name in wild}
+
+    _, output = detect(files(suffix, reference=tame | {"label": label}), support=False)
+    expected = output.read_text()
+    status, output = detect(files(suffix, reference=wild | {"label": label}), support=False)
+
+    assert status == 0
+    assert output.read_text() == expected
+    assert (
+        f"6 of 40 rows of {output.with_name('reference')}{suffix} are labelled 1 (anomalous)" in capsys.readouterr().err
+    )
+
+
+def test_a_reference_that_is_labelled_normal_throughout_is_taken_without_a_word(
+    files: Files, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, _ = detect(files(reference={"label": np.zeros(40, dtype=int)}), support=False)
+    assert status == 0
+    assert "labelled" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("interval", ["nan", "inf", "0", "-1", "soon"])
+def test_an_interval_that_is_not_a_number_of_seconds_is_refused(
+    files: Files, capsys: pytest.CaptureFixture[str], interval: str
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        detect(files(), f"--interval={interval}")
+    assert caught.value.code == 2
+    assert f"argument --interval: {interval!r} is not a number of seconds above 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("interval", [0.5, 60.0, 1000.0])
+def test_an_interval_that_the_detector_was_not_measured_for_is_noted(
+    files: Files, capsys: pytest.CaptureFixture[str], interval: float
+) -> None:
+    times = {name: {"time": np.arange(rows) * interval} for name, rows in (("reference", 40), ("input", 40))}
+    status, _ = detect(files(**times), support=False)
+    assert status == 0
+    assert f"every {interval:g} s: the detector was measured for 1 to 15 s only" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("interval", [0.99, 1.0, 15.0])
+def test_an_interval_that_the_detector_was_measured_for_is_not_noted(
+    files: Files, capsys: pytest.CaptureFixture[str], interval: float
+) -> None:
+    times = {name: {"time": np.arange(rows) * interval} for name, rows in (("reference", 40), ("input", 40))}
+    detect(files(**times), support=False)
+    assert "was measured for" not in capsys.readouterr().err
+
+
+def test_a_reference_of_one_row_is_refused_by_its_number_of_rows(
+    files: Files, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = files()
+    rows = found["reference"].read_text().splitlines(keepends=True)
+    found["reference"].write_text("".join(rows[:2]))
+    status, _ = detect(found)
+    assert status == 1
+    assert "reference.csv has 1 row: give at least 5" in capsys.readouterr().err

@@ -1,3 +1,4 @@
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,56 @@ def test_times_may_be_dates(tmp_path: Path) -> None:
     table = reading(tmp_path, "at,a\n2026-01-31T12:00:00Z,1\n2026-01-31T12:00:05Z,2\n")
     assert np.diff(table.times).tolist() == [5.0]
     assert table.times[0] == 1769860800.0
+
+
+def test_times_may_be_finer_than_microseconds(tmp_path: Path) -> None:
+    text = "at,a\n2026-01-31T12:00:00.123456789Z,1\n2026-01-31T12:00:05.123456789Z,2\n"
+    np.testing.assert_allclose(reading(tmp_path, text).times, [1769860800.123456, 1769860805.123456], rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "second"),
+    [(pa.timestamp("s"), 1), (pa.timestamp("ms"), 10**3), (pa.timestamp("us"), 10**6), (pa.timestamp("ns"), 10**9)],
+)
+def test_times_of_a_parquet_file_may_have_any_unit(tmp_path: Path, kind: pa.DataType, second: int) -> None:
+    file = tmp_path / "m.parquet"
+    times = pa.array([1769860800 * second, 1769860805 * second + (1 if second > 10**6 else 0)], kind)
+    pq.write_table(pa.table({"time": times, "a": [1.0, 2.0]}), file)
+    np.testing.assert_allclose(read(file).times, [1769860800, 1769860805], rtol=0, atol=2e-6)
+
+
+def test_times_that_microseconds_can_not_hold_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "m.parquet"
+    times = pa.array([2**53, 2**53 + 2], pa.int64()).cast(pa.timestamp("ms"))
+    pq.write_table(pa.table({"time": times, "a": [1.0, 2.0]}), file)
+    assert read(file).times.tolist() == [2**53 / 1e3, (2**53 + 2) / 1e3]
+
+
+@pytest.mark.parametrize("kind", [pa.date32(), pa.date64()])
+def test_times_may_be_days(tmp_path: Path, kind: pa.DataType) -> None:
+    file = tmp_path / "m.parquet"
+    days = pa.array([date(2026, 1, 31), date(2026, 2, 1)], kind)
+    pq.write_table(pa.table({"time": days, "a": [1.0, 2.0]}), file)
+    assert read(file).times.tolist() == [1769817600.0, 1769904000.0]
+
+
+def test_a_column_of_fine_times_that_is_not_the_first_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="column 'seen' has '2026-01-31"):
+        reading(tmp_path, "time,seen\n1,2026-01-31T12:00:00.123456789Z\n")
+
+
+@pytest.mark.parametrize("kind", [pa.duration("ns"), pa.duration("s"), pa.timestamp("s", "Nowhere/Land")])
+def test_a_column_of_durations_or_in_an_unknown_zone_is_refused_by_name(tmp_path: Path, kind: pa.DataType) -> None:
+    file = tmp_path / "m.parquet"
+    pq.write_table(pa.table({"time": [1, 2], "took": pa.array([None, 123456789], pa.int64()).cast(kind)}), file)
+    with pytest.raises(TableError, match=r"column 'took' has 'a .*' in row 2, which is not a number"):
+        read(file)
+
+
+def test_rows_can_be_picked(tmp_path: Path) -> None:
+    picked = reading(tmp_path, "time,a,label\n1,2,0\n2,3,1\n3,4,0\n").rows(np.array([True, False, True]))
+    assert picked.labels is not None
+    assert (picked.times.tolist(), picked.values.tolist(), picked.labels.tolist()) == ([1, 3], [[2], [4]], [False] * 2)
 
 
 def test_parquet_is_read_as_csv_is(tmp_path: Path) -> None:
