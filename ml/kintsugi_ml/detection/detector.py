@@ -20,7 +20,7 @@ from kintsugi.domain.frame import Bools, Floats
 from kintsugi_ml.detection.errors import ReferenceDataError, SupportError
 from kintsugi_ml.detection.features import Reference, chosen, describe, refer
 from kintsugi_ml.detection.model import Model, shipped
-from kintsugi_ml.detection.normal import Singles, finite
+from kintsugi_ml.detection.normal import Singles, finite, measured
 from kintsugi_ml.detection.relation import coordinates
 from kintsugi_ml.detection.stack import Examples, Own
 
@@ -105,8 +105,8 @@ class Watch:
         alarm = probability >= first.decision.threshold
         for database, own in self.own.items():
             points = coordinates(described.deviation[database])
-            measured = ~np.isnan(values[database]).all(axis=-1)
-            judged = self.model.weigh(logits[database], points, own, self.reference.interval, measured)
+            there = measured(values[database])
+            judged = self.model.weigh(logits[database], points, own, self.reference.interval, there)
             probability[database], alarm[database] = judged
         probability[~described.judged] = 0.0
         return Scores(probability, alarm & described.judged, described.judged, described.deviation)

@@ -102,6 +102,11 @@ def steps(values: Floats, counting: Bools) -> Floats:
     return out
 
 
+def measured(values: Floats) -> Bools:
+    """In which samples `[…, T]` any signal of `values` `[…, T, S]` is."""
+    return np.asarray(~np.isnan(values).all(axis=-1))
+
+
 def finite(values: Floats) -> Floats:
     """The values as float64 with infinities as missing."""
     out = np.array(values, dtype=np.float64)

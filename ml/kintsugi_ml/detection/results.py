@@ -85,8 +85,7 @@ def read(file: Path) -> Kept:
 class Judgement:
     """One run of a unit, the samples that count `[≤T]`: scores, labels, which are called anomalous, which alarm.
 
-    `places` `[≤T]` are their numbers in the run; `events` the first and last of each of its anomalies, which examples
-    may have taken out of what counts.
+    `places` `[≤T]` are their numbers in the run, `truth` `[T]` the labels of all its samples, those of examples, too.
     """
 
     scores: Floats
@@ -96,7 +95,7 @@ class Judgement:
     interval: float
     group: str
     places: NDArray[np.int64]
-    events: tuple[tuple[int, int], ...]
+    truth: Bools
 
 
 def judgements(kept: Kept, runs: Sequence[Run], *, masked: bool) -> list[Judgement]:
@@ -114,7 +113,7 @@ def judgements(kept: Kept, runs: Sequence[Run], *, masked: bool) -> list[Judgeme
                 interval=run.interval,
                 group=run.group,
                 places=np.flatnonzero(counts),
-                events=tuple(metrics.spans(run.labels)),
+                truth=run.labels,
             )
         )
     return out
@@ -187,13 +186,12 @@ def delay(runs: Sequence[Judgement], weights: Floats) -> Floats:
 
 def _late(run: Judgement, threshold: float) -> Floats:
     """Seconds until the first score over the threshold, of each event of which anything is scored."""
-    out = []
-    for first, last in run.events:
-        within = (run.places >= first) & (run.places <= last)
-        if within.any():
-            over = run.places[within & (run.scores >= threshold)]
-            out.append((int(over[0] if len(over) else last + 1) - first) * run.interval)
-    return np.array(out, dtype=np.float64)
+    over, scored = np.zeros_like(run.truth), np.zeros_like(run.truth)
+    over[run.places], scored[run.places] = run.scores >= threshold, True
+    events = [slice(first, last + 1) for first, last in metrics.spans(run.truth)]
+    lengths = np.array([event.stop - event.start for event in events]) * run.interval
+    judged = np.array([scored[event].any() for event in events], dtype=np.bool_)
+    return np.minimum(metrics.delays([over], [run.truth], run.interval), lengths)[judged]
 
 
 def calibration(runs: Sequence[Judgement], weights: Floats) -> Floats:
@@ -226,7 +224,7 @@ def base_rate(runs: Sequence[Judgement]) -> float:
 
 def harmless(runs: Sequence[Judgement]) -> tuple[int, float]:
     """False alarms in the runs in which all is normal, and how many hours these are."""
-    calm = [r for r in runs if not r.events]
+    calm = [r for r in runs if not r.truth.any()]
     wrong = sum(_false(r) for r in calm)
     return wrong, sum(len(r.labels) * r.interval for r in calm) / 3600
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from kintsugi.domain.frame import Bools, Floats
 from kintsugi_ml.detection.calibrate import Calibration
-from kintsugi_ml.detection.normal import Singles
+from kintsugi_ml.detection.normal import Singles, measured
 from kintsugi_ml.detection.protocol import Episode, Run, Source, Thresholds, episode
 from kintsugi_ml.detection.stack import Examples, Own, blend, familiar_inputs
-from kintsugi_ml.detection.training import boost, decide, measured, whole
+from kintsugi_ml.detection.training import boost, decide, whole
 from kintsugi_ml.detection.trees import Forest
 
 SHOTS: Final = (1, 3, 5, 10)
@@ -46,7 +46,7 @@ def decide_labelled(runs: Sequence[Run], logits: Mapping[str, Floats], seed: int
     for chosen, examples in episodes(runs, logits, seed, ("same", "other")):
         seen = whole(chosen.run)
         own = Own.beside(seen.anchors, examples)
-        blended = blend(logits[chosen.run.name], seen.points, own, chosen.run.interval, measured(chosen.run))
+        blended = blend(logits[chosen.run.name], seen.points, own, chosen.run.interval, measured(chosen.run.values))
         kept = counting(chosen)
         scores.append(blended[kept])
         labels.append(chosen.run.labels[kept])

@@ -67,7 +67,7 @@ def document(folds: Mapping[str, Sequence[Fold]], asked: Asked, workers: int = 1
 
 
 def _of_set(asked: Asked, one: Set, folds: Sequence[Fold]) -> dict[str, Any]:
-    out: dict[str, Any] = {"baselines": {}, "differences": {}, "classes": {}, "reliability": {}}
+    out = _empty()
     cache: dict[Key, Figures] = {}
     weights = results.resamples({fold.name: len(fold.test) for fold in folds}, asked.draws)
     for k in SHOTS:
@@ -80,9 +80,13 @@ def _of_set(asked: Asked, one: Set, folds: Sequence[Fold]) -> dict[str, Any]:
     return out
 
 
+def _empty() -> dict[str, Any]:
+    return {"baselines": {}, "differences": {}, "classes": {}, "reliability": {}}
+
+
 def _together(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """One document of several with different sets; the methods' names stand above those of the sets."""
-    out: dict[str, Any] = {"baselines": {}, "differences": {}, "classes": {}, "reliability": {}}
+    out = _empty()
     for part in parts:
         for name, content in part.items():
             if name in ("baselines", "differences"):

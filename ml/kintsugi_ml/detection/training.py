@@ -74,11 +74,6 @@ def whole(run: Run) -> Seen:
     return see(run)
 
 
-def measured(run: Run) -> Bools:
-    """In which samples `[T]` any signal is."""
-    return np.asarray(~np.isnan(run.values).all(axis=1))
-
-
 @lru_cache(maxsize=1024)
 def copies(run: Run, seed: int) -> tuple[Seen, ...]:
     """A run as it is, and the same with its start moved and signals left out at random."""

@@ -172,12 +172,17 @@ def test_an_interval_that_is_not_a_number_of_seconds_is_refused(
     assert f"argument --interval: {interval!r} is not a number of seconds above 0" in capsys.readouterr().err
 
 
+def every(interval: float, files: Files) -> dict[str, Path]:
+    """The tables, sampled so many seconds apart."""
+    times = np.arange(40) * interval
+    return files(reference={"time": times}, input={"time": times})
+
+
 @pytest.mark.parametrize("interval", [0.5, 60.0, 1000.0])
 def test_an_interval_that_the_detector_was_not_measured_for_is_noted(
     files: Files, capsys: pytest.CaptureFixture[str], interval: float
 ) -> None:
-    times = {name: {"time": np.arange(rows) * interval} for name, rows in (("reference", 40), ("input", 40))}
-    status, _ = detect(files(**times), support=False)
+    status, _ = detect(every(interval, files), support=False)
     assert status == 0
     assert f"every {interval:g} s: the detector was measured for 1 to 15 s only" in capsys.readouterr().err
 
@@ -186,8 +191,7 @@ def test_an_interval_that_the_detector_was_not_measured_for_is_noted(
 def test_an_interval_that_the_detector_was_measured_for_is_not_noted(
     files: Files, capsys: pytest.CaptureFixture[str], interval: float
 ) -> None:
-    times = {name: {"time": np.arange(rows) * interval} for name, rows in (("reference", 40), ("input", 40))}
-    detect(files(**times), support=False)
+    detect(every(interval, files), support=False)
     assert "was measured for" not in capsys.readouterr().err
 
 

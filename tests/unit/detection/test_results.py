@@ -14,9 +14,8 @@ from kintsugi_ml.detection.results import Judgement
 def judged(scores: Floats, labels: Bools, group: str = "class", places: list[int] | None = None) -> Judgement:
     """A run of which only `places` are scored, or everything."""
     kept = np.arange(len(labels)) if places is None else np.array(places)
-    events = tuple(metrics.spans(labels))
     return Judgement(
-        scores[kept], labels[kept], scores[kept] > 0.5, scores[kept] > 0.6, 1.0, group, kept.astype(np.int64), events
+        scores[kept], labels[kept], scores[kept] > 0.5, scores[kept] > 0.6, 1.0, group, kept.astype(np.int64), labels
     )
 
 

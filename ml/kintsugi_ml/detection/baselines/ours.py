@@ -9,10 +9,11 @@ from typing import Final
 from kintsugi.domain.frame import Floats
 from kintsugi_ml.detection.features import chosen
 from kintsugi_ml.detection.model import Model
+from kintsugi_ml.detection.normal import measured
 from kintsugi_ml.detection.protocol import Episode, Judged, Run
 from kintsugi_ml.detection.shots import Decided, decide_labelled, examples_of, train_familiar
 from kintsugi_ml.detection.stack import Decision, Examples, Own, Step
-from kintsugi_ml.detection.training import calibrate, crossfit, measured, whole, zero_shot
+from kintsugi_ml.detection.training import calibrate, crossfit, whole, zero_shot
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class Stacked:
         if examples is None or not len(examples):
             return Judged(self.model.first.decision.calibration.probability(logits), *thresholds)
         own = Own.beside(seen.anchors, examples)
-        probability, _ = self.model.weigh(logits, seen.points, own, episode.run.interval, measured(episode.run))
+        probability, _ = self.model.weigh(logits, seen.points, own, episode.run.interval, measured(episode.run.values))
         return Judged(probability, *thresholds)
 
     def _logits(self, run: Run) -> Floats:
