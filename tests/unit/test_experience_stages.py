@@ -204,7 +204,7 @@ def test_an_example_has_the_samples_of_its_interval_and_fault_free_ones_from_bef
     assert len(example.reference) <= REFERENCE_ROWS
 
 
-def test_a_long_example_is_cut_and_its_reference_thinned_evenly() -> None:
+def test_a_long_example_is_cut_and_its_reference_is_what_came_right_before() -> None:
     frame = samples(BEGAN - 5000, BEGAN, commits=100.0)
 
     example = example_of(replace(CLAIM, start=BEGAN - 2000), frame, [], window=1800.0)
@@ -212,7 +212,8 @@ def test_a_long_example_is_cut_and_its_reference_thinned_evenly() -> None:
     assert example is not None
     assert len(example.window) == ROWS
     assert example.window.times[0] == BEGAN - 2000
-    assert set(np.diff(example.reference.times)) == {example.reference.interval} == {15.0}
+    assert len(example.reference) == REFERENCE_ROWS
+    assert set(np.diff(example.reference.times)) == {example.reference.interval} == {example.window.interval}
 
 
 @pytest.mark.parametrize(

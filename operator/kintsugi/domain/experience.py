@@ -29,7 +29,7 @@ class Source(StrEnum):
 class Example:
     """One labelled interval of one database (its uid), `start <= time < end` in Unix seconds.
 
-    `window` `[T, S]` are the samples in it, `reference` `[R, S]` fault-free ones from before it, thinned out: together
+    `window` `[T, S]` are the samples in it, `reference` `[R, S]` the newest fault-free ones from before it: together
     they are what a detector adapts from. `fault_class` is empty where nobody named one; for a normal example it is a
     word for what it was (`backup`). `who` is a user name as the API server knows it, `action` the uid of the action
     that it comes from; one of them may be empty. `id` comes from the content, so that the same one is kept once.

@@ -9,7 +9,6 @@ what was not healed may have been no fault, or another one. Where a person has l
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -40,8 +39,12 @@ FEWEST_BEFORE: Final = 25
 ROWS: Final = 600
 """Samples of an example that are kept, from its beginning: ten minutes at one a second."""
 
-REFERENCE_ROWS: Final = 120
-"""Samples of its reference that are kept, evenly spaced: enough for medians, scales and extremes."""
+REFERENCE_ROWS: Final = 300
+"""Samples of its reference that are kept, the newest: enough for medians, scales and extremes.
+
+They stand as they were measured, on the window's grid: thinned out, a signal that only rises would be judged by steps
+as many times too large, and a mean over 5 s by too little noise.
+"""
 
 _FALSE_ALARM: Final = re.compile(r"\s*false[ -]?alarm\b", re.IGNORECASE)
 _NAMELESS: Final = ("", "somebody unknown")
@@ -163,7 +166,7 @@ def example_of(claim: Claim, frame: Frame, incidents: Sequence[Incident], window
         who=claim.who,
         action=claim.action,
         window=_columns(_rows(inside, slice(0, ROWS)), measured),
-        reference=_columns(_thinned(before, REFERENCE_ROWS), measured),
+        reference=_columns(_rows(before, slice(-REFERENCE_ROWS, None)), measured),
     )
 
 
@@ -208,12 +211,6 @@ def _digest(*parts: str) -> str:
 
 def _rows(frame: Frame, rows: slice) -> Frame:
     return replace(frame, times=frame.times[rows], values=frame.values[rows], mask=frame.mask[rows])
-
-
-def _thinned(frame: Frame, most: int) -> Frame:
-    """At most so many of its samples, evenly spaced, the newest among them."""
-    step = max(1, math.ceil(len(frame) / most))
-    return replace(_rows(frame, slice((len(frame) - 1) % step, None, step)), interval=frame.interval * step)
 
 
 def _columns(frame: Frame, keep: Bools) -> Frame:
