@@ -52,8 +52,8 @@ def best_threshold(scores: Floats, labels: Bools) -> float:
     return float((ranked[best] + ranked[best + 1]) / 2) if best + 1 < len(ranked) else float(ranked[best])
 
 
-def best_event_threshold(scores: Sequence[Floats], labels: Sequence[Bools], slack: int = 0) -> float:
-    """The threshold of the highest F1 over events, of `_LEVELS` tried; of several the best one per sample.
+def best_event_threshold(scores: Sequence[Floats], labels: Sequence[Bools], slack: int = 0, beta: float = 1.0) -> float:
+    """The threshold of the highest F-measure over events, of `_LEVELS` tried; of several the best one per sample.
 
     With long events the best threshold per sample raises an alarm at every flicker before them: it costs few samples.
     """
@@ -62,7 +62,7 @@ def best_event_threshold(scores: Sequence[Floats], labels: Sequence[Bools], slac
     levels = np.unique(np.quantile(np.concatenate(list(scores)), np.linspace(0.3, 0.995, _LEVELS)))
     flags = [[one >= level for one in scores] for level in levels]
     truth = np.concatenate(list(labels))
-    found = [(event_f1(one, labels, slack), f1(np.concatenate(one), truth)) for one in flags]
+    found = [(event_f1(one, labels, slack, beta), f1(np.concatenate(one), truth)) for one in flags]
     best = max(range(len(levels)), key=lambda index: found[index])
     below = levels[best - 1] if best else levels[best]
     return float((levels[best] + below) / 2)
@@ -74,8 +74,8 @@ def spans(flags: Bools) -> list[Span]:
     return list(zip(np.flatnonzero(padded == 1).tolist(), (np.flatnonzero(padded == -1) - 1).tolist(), strict=True))
 
 
-def event_f1(flags: Sequence[Bools], labels: Sequence[Bools], slack: int = 0) -> float:
-    """F1 over events: an event is found when an alarm overlaps it, an alarm is true when it begins within an event.
+def event_f1(flags: Sequence[Bools], labels: Sequence[Bools], slack: int = 0, beta: float = 1.0) -> float:
+    """F-measure over events: one is found when an alarm overlaps it, an alarm is true when it begins within one.
 
     An alarm that was already on when the event began is no help, so one that never ends is not true.
 
@@ -83,13 +83,15 @@ def event_f1(flags: Sequence[Bools], labels: Sequence[Bools], slack: int = 0) ->
         flags: per run `[T]`, which samples raise an alarm; alarms at most `slack` samples apart are one.
         labels: per run `[T]`, the truth.
         slack: samples by which an alarm may miss the event's edge.
+        beta: how many times as much recall counts as precision (van Rijsbergen's; 1 gives F1).
     """
     counts = np.sum([event_counts(*one, slack) for one in zip(flags, labels, strict=True)], axis=0)
     found, events, true, alarms = (int(one) for one in counts)
     if not events or not alarms:
         return float("nan") if not events else 0.0
     recall, precision = found / events, true / alarms
-    return 2 * recall * precision / (recall + precision) if recall + precision else 0.0
+    weighed = beta**2 * precision + recall
+    return (1 + beta**2) * precision * recall / weighed if weighed else 0.0
 
 
 def event_counts(flagged: Bools, truth: Bools, slack: int = 0) -> tuple[int, int, int, int]:

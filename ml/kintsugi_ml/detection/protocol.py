@@ -207,10 +207,13 @@ def support(run: Run, k: int, random: np.random.Generator, *, before: bool = Fal
     return Support(run, rows, np.arange(len(rows)) < len(wrong))
 
 
-def thresholds(scores: Sequence[Floats], labels: Sequence[Bools], interval: float) -> Thresholds:
-    """Both thresholds, from the scores `[T]` and labels `[T]` of several runs sampled every `interval` seconds."""
+def thresholds(scores: Sequence[Floats], labels: Sequence[Bools], interval: float, beta: float = 1.0) -> Thresholds:
+    """Both thresholds, from the scores `[T]` and labels `[T]` of several runs sampled every `interval` seconds.
+
+    For alarms recall counts `beta` times as much as precision.
+    """
     sample = best_threshold(np.concatenate(list(scores)), np.concatenate(list(labels)))
-    return Thresholds(sample, best_event_threshold(scores, labels, round(SLACK_S / interval)))
+    return Thresholds(sample, best_event_threshold(scores, labels, round(SLACK_S / interval), beta))
 
 
 def every(run: Run, seconds: float) -> Run:

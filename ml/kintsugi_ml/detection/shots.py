@@ -40,7 +40,7 @@ def examples_of(chosen: Episode, logits: Mapping[str, Floats]) -> Examples | Non
 Decided = tuple[Calibration, Thresholds]
 
 
-def decide_labelled(runs: Sequence[Run], logits: Mapping[str, Floats], seed: int) -> Decided:
+def decide_labelled(runs: Sequence[Run], logits: Mapping[str, Floats], seed: int, beta: float) -> Decided:
     """Calibration and thresholds with anomalous examples, from runs and their cross-fitted logits by name."""
     scores, labels = [], []
     for chosen, examples in episodes(runs, logits, seed, ("same", "other")):
@@ -50,10 +50,10 @@ def decide_labelled(runs: Sequence[Run], logits: Mapping[str, Floats], seed: int
         kept = counting(chosen)
         scores.append(blended[kept])
         labels.append(chosen.run.labels[kept])
-    return decide(scores, labels, runs[0].interval)
+    return decide(scores, labels, runs[0].interval, beta)
 
 
-def train_familiar(runs: Sequence[Run], logits: Mapping[str, Floats], seed: int) -> tuple[Forest, Decided]:
+def train_familiar(runs: Sequence[Run], logits: Mapping[str, Floats], seed: int, beta: float) -> tuple[Forest, Decided]:
     """The trees that know normal examples only, calibrated on the half of the classes that it didn't see."""
     random = np.random.default_rng(seed)
     folds = {group: index % 2 for index, group in enumerate(dict.fromkeys(run.group for run in runs))}
@@ -72,7 +72,7 @@ def train_familiar(runs: Sequence[Run], logits: Mapping[str, Floats], seed: int)
     for one in (0, 1):
         scores[fold == one] = _small(inputs[fold != one], labels[fold != one], seed).logits(inputs[fold == one])
     per_run = np.split(scores, np.cumsum([len(one) for one in truth])[:-1])
-    return _small(inputs, labels, seed), decide(per_run, truth, runs[0].interval)
+    return _small(inputs, labels, seed), decide(per_run, truth, runs[0].interval, beta)
 
 
 def episodes(

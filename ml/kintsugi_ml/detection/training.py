@@ -186,14 +186,17 @@ def crossfit(
     return out
 
 
-def calibrate(runs: Sequence[Run], logits: dict[str, Floats]) -> tuple[Calibration, Thresholds]:
-    """The calibration of cross-fitted logits, and the probabilities that separate best."""
+def calibrate(runs: Sequence[Run], logits: dict[str, Floats], beta: float = 1.0) -> tuple[Calibration, Thresholds]:
+    """The calibration of cross-fitted logits, and the probabilities that separate best; `beta` as in `decide`."""
     kept = [~run.doubtful for run in runs]
     scores = [logits[run.name][keep] for run, keep in zip(runs, kept, strict=True)]
-    return decide(scores, [run.labels[keep] for run, keep in zip(runs, kept, strict=True)], runs[0].interval)
+    return decide(scores, [run.labels[keep] for run, keep in zip(runs, kept, strict=True)], runs[0].interval, beta)
 
 
-def decide(scores: Sequence[Floats], labels: Sequence[Bools], interval: float) -> tuple[Calibration, Thresholds]:
-    """Calibration, and thresholds of the probability, for the scores `[T]` of several runs."""
+def decide(
+    scores: Sequence[Floats], labels: Sequence[Bools], interval: float, beta: float = 1.0
+) -> tuple[Calibration, Thresholds]:
+    """Calibration, and thresholds of the probability, for the scores `[T]` of several runs; `beta` is for alarms."""
     calibration = fit(np.concatenate(list(scores)), np.concatenate(list(labels)))
-    return calibration, protocol.thresholds([calibration.probability(one) for one in scores], labels, interval)
+    said = [calibration.probability(one) for one in scores]
+    return calibration, protocol.thresholds(said, labels, interval, beta)

@@ -35,6 +35,20 @@ def test_the_best_threshold_for_events_ignores_flickers_that_cost_few_samples() 
     assert metrics.best_event_threshold([scores], [np.zeros(100, dtype=np.bool_)]) == np.inf
 
 
+def test_the_less_recall_counts_the_higher_is_the_threshold_for_events() -> None:
+    # Ten faint events and ten clear ones; every other faint one has its like where nothing is wrong.
+    labels = np.zeros(400, dtype=np.bool_)
+    scores = np.zeros(400)
+    for number in range(20):
+        labels[20 * number + 10 : 20 * number + 15] = True
+        scores[20 * number + 10 : 20 * number + 15] = 0.5 if number % 2 else 0.9
+        scores[20 * number + 2] = 0.5 if number % 4 == 1 else 0.0
+    evenly, precisely = (metrics.best_event_threshold([scores], [labels], 0, beta) for beta in (1.0, 0.25))
+    assert evenly < 0.5 < precisely
+    # Ten of twenty found, no false alarm: (1 + 1/4) · 1 · .5 / (1/4 · 1 + .5).
+    assert metrics.event_f1([scores > 0.6], [labels], beta=0.5) == pytest.approx(1.25 * 0.5 / 0.75)
+
+
 def test_the_best_threshold_is_between_the_classes() -> None:
     scores = np.array([0.1, 0.2, 0.8, 0.9])
     assert metrics.best_threshold(scores, scores > 0.5) == pytest.approx(0.5)

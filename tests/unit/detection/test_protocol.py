@@ -136,7 +136,7 @@ def test_cross_fitted_logits_of_a_class_do_not_know_it(toy_runs: list[Run]) -> N
 
 def test_examples_help_where_the_first_step_is_blind(toy_runs: list[Run]) -> None:
     blind = {run.name: np.zeros(len(run.labels)) for run in toy_runs}
-    calibration, thresholds = decide_labelled(toy_runs, blind, 0)
+    calibration, thresholds = decide_labelled(toy_runs, blind, 0, beta=1.0)
     assert calibration.slope > 0
     assert 0 < thresholds.sample < 1
     assert 0 < thresholds.event < 1
