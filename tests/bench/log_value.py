@@ -150,7 +150,7 @@ def _judge(model: Stacked, runs: Sequence[Run], source: Source, k: int) -> list[
     judged = [model.score(one) for one in episodes]
     thresholds = np.array([(one.threshold, one.alarm) for one in judged])
     kept = Kept(tuple(one.scores for one in judged), tuple(one.scored for one in episodes), thresholds)
-    return judgements(kept, runs, masked=True)
+    return judgements(kept, runs, "doubtful")
 
 
 def _figures(judged: Sequence[Judgement]) -> str:

@@ -23,13 +23,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kintsugi.domain.frame import Bools, Floats
-from kintsugi_ml.detection.metrics import best_event_threshold, best_threshold
+from kintsugi_ml.detection.metrics import best_event_threshold, best_threshold, spans
 
 REFERENCE_S = 25.0
 """Seconds at the start of a run that are its reference."""
 
 SLACK_S = 3.0
 """By so much may an alarm miss an event's edge."""
+
+Mask = Literal["nothing", "doubtful", "edges"]
+"""Samples that are not judged: none, those of doubtful labels, or also those within `SLACK_S` of a label's edge, which
+was set by hand or by a script's clock, while every mean over some seconds lags behind it."""
 
 Source = Literal["none", "same", "other", "strict", "normals"]
 """Where the examples come from. `same` run: the k normal ones at random; `strict`: they precede the last anomalous
@@ -61,6 +65,20 @@ class Run:
         wanted = round(REFERENCE_S / self.interval)
         first = int(np.argmax(self.labels)) if self.labels.any() else len(self.labels)
         return max(min(wanted, first), 1)
+
+
+def left_out(run: Run, mask: Mask) -> Bools:
+    """Which samples `[T]` of a run are not judged."""
+    if mask == "nothing":
+        return np.zeros_like(run.labels)
+    if mask == "doubtful":
+        return run.doubtful
+    reach = round(SLACK_S / run.interval)
+    out = run.doubtful.copy()
+    for first, last in spans(run.labels):
+        for edge in (first, last + 1):
+            out[max(edge - reach, 0) : edge + reach] = True
+    return out
 
 
 @dataclass(frozen=True, slots=True, eq=False)

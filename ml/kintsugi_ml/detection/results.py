@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from kintsugi.domain.frame import Bools, Floats
 from kintsugi_ml.detection import metrics
-from kintsugi_ml.detection.protocol import SLACK_S, Run, Source
+from kintsugi_ml.detection.protocol import SLACK_S, Mask, Run, Source, left_out
 
 RESAMPLES: Final = 1000
 """Of the runs of each fold, for the bootstrap's intervals."""
@@ -98,11 +98,11 @@ class Judgement:
     truth: Bools
 
 
-def judgements(kept: Kept, runs: Sequence[Run], *, masked: bool) -> list[Judgement]:
-    """A unit's runs that have anything to score, without doubtful samples if `masked`."""
+def judgements(kept: Kept, runs: Sequence[Run], mask: Mask) -> list[Judgement]:
+    """A unit's runs that have anything to score, without the samples that the mask leaves out."""
     out = []
     for scores, scored, levels, run in zip(kept.scores, kept.scored, kept.thresholds, runs, strict=True):
-        counts = scored & ~run.doubtful if masked else scored
+        counts = scored & ~left_out(run, mask)
         flags, alarms = (scores[counts] >= level for level in levels)
         out.append(
             Judgement(

@@ -23,7 +23,7 @@ import numpy as np
 
 from kintsugi.domain.frame import Bools, Floats
 from kintsugi_ml.detection import metrics, results
-from kintsugi_ml.detection.protocol import Fold, Run, Source, episode
+from kintsugi_ml.detection.protocol import Fold, Mask, Run, Source, episode
 from kintsugi_ml.detection.results import Judgement, Unit, judgements
 from kintsugi_ml.detection.trials import SETS, Set
 
@@ -131,9 +131,7 @@ def _figures(
     key = (tuple(file for _, file in there), *others)
     if key not in known:
         tests = {fold.name: tuple(fold.test) for fold in folds}
-        units = [
-            (unit.fold, _judged(file, tests[unit.fold], *others, unit.seed, masked=one.masked)) for unit, file in there
-        ]
+        units = [(unit.fold, _judged(file, tests[unit.fold], *others, unit.seed, one.mask)) for unit, file in there]
         draws = {
             metric: results.mean([figure(judged, weights[fold]) for fold, judged in units])
             for metric, figure in results.FIGURES.items()
@@ -142,10 +140,10 @@ def _figures(
     return known[key]
 
 
-def _judged(file: Path, runs: tuple[Run, ...], source: Source, k: int, seed: int, *, masked: bool) -> list[Judgement]:
+def _judged(file: Path, runs: tuple[Run, ...], source: Source, k: int, seed: int, mask: Mask) -> list[Judgement]:
     """A unit's runs; of a method without examples on those samples that the others' `k` examples leave to be judged."""
     kept = results.read(file)
-    return judgements(replace(kept, scored=_scored(runs, source, k, seed)) if k else kept, runs, masked=masked)
+    return judgements(replace(kept, scored=_scored(runs, source, k, seed)) if k else kept, runs, mask)
 
 
 @lru_cache(maxsize=256)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from kintsugi_ml.detection import dbsherlock, lab_v1
-from kintsugi_ml.detection.protocol import Fold, Run, Source, by_class, by_system, every
+from kintsugi_ml.detection.protocol import Fold, Mask, Run, Source, by_class, by_system, every
 
 MOST_FOLDS: Final = 6
 """Folds in which the lab's classes are left out, several at once: there are three dozen with the harmless ones."""
@@ -86,25 +86,27 @@ STATISTICAL: Final = "the operator's statistical detector"
 
 @dataclass(frozen=True, slots=True)
 class Set:
-    """What a name in the results means: a trial, whether doubtful samples count, and where the examples came from."""
+    """What a name in the results means: a trial, which samples are not judged, and where the examples came from."""
 
     name: str
     trial: str
-    masked: bool
+    mask: Mask
     source: Source
 
 
 SETS: Final = (
-    Set("dbsherlock raw", "dbsherlock", False, "same"),
-    Set("dbsherlock masked", "dbsherlock", True, "same"),
-    Set("dbsherlock raw, other run", "dbsherlock", False, "other"),
-    Set("dbsherlock masked, other run", "dbsherlock", True, "other"),
-    Set("dbsherlock masked, only what follows the examples", "dbsherlock", True, "strict"),
-    Set("dbsherlock masked, normal examples only", "dbsherlock", True, "normals"),
-    Set("dbsherlock 5 s", "dbsherlock-5s", True, "same"),
-    Set("lab unseen class", "lab-class", True, "same"),
-    Set("lab unseen class, other run", "lab-class", True, "other"),
-    Set("lab unseen workload", "lab-workload", True, "same"),
-    Set("lab unseen workload, other run", "lab-workload", True, "other"),
-    Set("lab, learned on DBSherlock only", "transfer", True, "same"),
+    Set("dbsherlock raw", "dbsherlock", "nothing", "same"),
+    Set("dbsherlock masked", "dbsherlock", "doubtful", "same"),
+    Set("dbsherlock raw, other run", "dbsherlock", "nothing", "other"),
+    Set("dbsherlock masked, other run", "dbsherlock", "doubtful", "other"),
+    Set("dbsherlock masked, edges too", "dbsherlock", "edges", "same"),
+    Set("dbsherlock masked, edges too, other run", "dbsherlock", "edges", "other"),
+    Set("dbsherlock masked, only what follows the examples", "dbsherlock", "doubtful", "strict"),
+    Set("dbsherlock masked, normal examples only", "dbsherlock", "doubtful", "normals"),
+    Set("dbsherlock 5 s", "dbsherlock-5s", "doubtful", "same"),
+    Set("lab unseen class", "lab-class", "doubtful", "same"),
+    Set("lab unseen class, other run", "lab-class", "doubtful", "other"),
+    Set("lab unseen workload", "lab-workload", "doubtful", "same"),
+    Set("lab unseen workload, other run", "lab-workload", "doubtful", "other"),
+    Set("lab, learned on DBSherlock only", "transfer", "doubtful", "same"),
 )

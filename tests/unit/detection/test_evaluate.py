@@ -123,9 +123,19 @@ def test_doubtful_samples_and_examples_do_not_count(a_run: Callable[..., Run]) -
     run = a_run()
     run.doubtful[30:40] = True
     kept = Kept((np.zeros(100),), (episode(run, "same", 5, 0).scored,), np.array([[0.5, 0.5]]))
-    (masked,), (raw,) = (judgements(kept, [run], masked=masked) for masked in (True, False))
+    (masked,), (raw,) = (judgements(kept, [run], mask) for mask in ("doubtful", "nothing"))
     assert len(raw.labels) == 100 - 10
     assert len(masked.labels) == 100 - 10 - 10
+
+
+def test_near_a_labels_edge_nothing_is_judged_if_so_asked(a_run: Callable[..., Run]) -> None:
+    run = a_run(start=50)
+    last = int(np.flatnonzero(run.labels)[-1])
+    kept = Kept((np.zeros(100),), (np.ones(100, dtype=np.bool_),), np.array([[0.5, 0.5]]))
+    (judged,) = judgements(kept, [run], "edges")
+    out = sorted(set(range(100)) - set(judged.places.tolist()))
+    assert out == [*range(47, 53), *range(last - 2, min(last + 4, 100))]
+    assert not run.doubtful.any()  # the run itself is as it was
 
 
 def test_scores_survive_the_file(tmp_path: Path) -> None:
