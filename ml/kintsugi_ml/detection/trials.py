@@ -1,8 +1,8 @@
 """What is evaluated on what: the data of each trial, its folds, and the sets that docs/results/detection.json names.
 
-Trials on DBSherlock (as recorded, and as a scrape every 5 s sees it) and on the lab (classes left out, workloads left
-out). In those on the lab DBSherlock is learned from as well: another engine, other signals. In `transfer` nothing else
-is.
+Trials on DBSherlock (as recorded, and the same models judging what a scrape every 5 s sees) and on the lab (classes or
+workloads left out). In those on the lab DBSherlock is learned from as well: another engine, other signals. In
+`transfer` nothing else is.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ def _dbsherlock(data: Data) -> list[Fold]:
 
 
 def _slow(data: Data) -> list[Fold]:
-    return by_class([every(run, SLOW_S) for run in dbsherlock.load(data.dbsherlock)])
+    folds = by_class(dbsherlock.load(data.dbsherlock))
+    return [Fold(fold.name, fold.train, [every(run, SLOW_S) for run in fold.test]) for fold in folds]
 
 
 def _unseen_class(data: Data) -> list[Fold]:
