@@ -68,7 +68,7 @@ lab-card: setup ## Assemble the manifest, check for leaks, draw the pictures and
 .PHONY: train-detection
 train-detection: torch ## Train the detector that ships, the same for the same data: under 30 minutes on 2 cores
 	@$(PYTHON) -m kintsugi_ml.detection.evaluate ship
-	@$(PYTHON) -m kintsugi_ml.lab.diagnosis --results docs/results/diagnosis.json --write
+	@$(PYTHON) -m kintsugi_ml.lab.diagnosis --write
 
 .PHONY: bundle
 bundle: setup ## Pack the trained weights into the bundle that the operator loads (VERSION=2026.11.22)
@@ -76,7 +76,10 @@ bundle: setup ## Pack the trained weights into the bundle that the operator load
 
 .PHONY: eval-detection
 eval-detection: torch ## Compare detectors; resumable, hours; prints the table, writes docs/results/detection.json
-	@$(PYTHON) -m kintsugi_ml.detection.evaluate all $(EVAL)
+	@$(PYTHON) -m kintsugi_ml.detection.evaluate run $(EVAL)
+	@$(PYTHON) tests/bench/statistical.py
+	@$(PYTHON) -m kintsugi_ml.detection.evaluate summary $(EVAL)
+	@$(PYTHON) -m kintsugi_ml.lab.diagnosis --results docs/results/detection.json
 	@$(PYTHON) -m kintsugi_ml.detection.card
 
 .PHONY: cluster-up

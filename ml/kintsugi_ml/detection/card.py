@@ -69,7 +69,7 @@ def compared(found: Results) -> str:
         for method, sets in found["baselines"].items():
             if name in sets:
                 apart = found["differences"].get(method, {}).get(name, {})
-                rows.append([method, *(_beside(sets[name].get(k), apart.get(k)) for k in shots)])
+                rows.append([_seeded(found, method, name), *(_beside(sets[name].get(k), apart.get(k)) for k in shots)])
         out.append(_table(rows))
     return "\n\n".join(out)
 
@@ -156,6 +156,46 @@ def meta(found: Results) -> str:
     return _table(rows)
 
 
+FIRST_TRY: Final = (
+    ("dbsherlock raw", 0, 0.915),
+    ("dbsherlock masked", 0, 0.961),
+    ("dbsherlock masked, edges too", 0, 0.977),
+    ("dbsherlock raw", 1, 0.923),
+    ("dbsherlock raw", 5, 0.963),
+    ("dbsherlock raw", 10, 0.988),
+    ("dbsherlock raw, other run", 5, 0.958),
+    ("dbsherlock raw, other run", 10, 0.977),
+)
+"""AP that a first try measured on DBSherlock, before this code: 171 features, free boosting, a learned stack."""
+
+
+def first_try(found: Results) -> str:
+    """The first try's AP beside that of what ships."""
+    rows = [["set", "examples", "the first try", "shipped"]]
+    for name, k, ap in FIRST_TRY:
+        figures = found.get(name, {}).get(f"k{k}")
+        rows.append([name, str(k), f"{ap:g}", "–" if figures is None else _interval(figures["AP"])])
+    return _table(rows)
+
+
+def diagnosis(found: Results) -> str:
+    """How well the fault's class is named."""
+    rows = [["asked of", "figure", "measured"]]
+    for name, figures in found.get("diagnosis", {}).items():
+        if all(figure["low"] is None for figure in figures.values()):  # one number for each class
+            said = sorted(figures.items(), key=lambda item: (-item[1]["mean"], item[0]))
+            rows.append([name, "share", ", ".join(f"{group} {figure['mean']:.2g}" for group, figure in said)])
+        else:
+            rows += [[name, figure, _interval(value)] for figure, value in figures.items()]
+    return _table(rows) if len(rows) > 1 else "Not measured yet."
+
+
+def _seeded(found: Results, method: str, name: str) -> str:
+    """A method's name, and how many seeds it was run with where these are fewer than all."""
+    many, every = found["seeds"][method][name], found["made"]["seeds"]
+    return method if many >= every else f"{method} ({many} of {every} seeds)"
+
+
 def _source(name: str) -> str:
     return "other run" if name.endswith("other run") else "same run"
 
@@ -173,6 +213,8 @@ PARTS: Final[Mapping[str, Callable[[Results], str]]] = {
     "weak": weak,
     "targets": targets,
     "meta": meta,
+    "first": first_try,
+    "diagnosis": diagnosis,
 }
 
 

@@ -131,9 +131,16 @@ def _summarise(options: argparse.Namespace, folds: dict[str, list[Fold]], names:
         "shipped": shipped,
     }
     options.to.parent.mkdir(parents=True, exist_ok=True)
+    found |= diagnosed(options.to)
     options.to.write_text(json.dumps({"made": made, **found}, indent=1) + "\n")
     for line in summary.table(found):
         say(line)
+
+
+def diagnosed(file: Path) -> dict[str, Any]:
+    """What kintsugi_ml.lab.diagnosis has put into the file."""
+    known = json.loads(file.read_text()) if file.exists() else {}
+    return {name: known[name] for name in ("diagnosis",) if name in known}
 
 
 def _commit() -> str:

@@ -4,14 +4,17 @@
      SET: {"k0" | "k1" | "k5" | "k10": {METRIC: {"mean", "low", "high"}}},      of the shipped detector
      "baselines": {NAME: {SET: …}},                                             the same of every other
      "differences": {NAME: {SET: {k: {METRIC: …}}}},                            shipped less the other, paired
+     "seeds": {NAME: {SET: seeds}},                                             of all, the fewest of any k
+     "diagnosis": {SET: {METRIC: …}},                                           kept from kintsugi_ml.lab.diagnosis
      "classes": {SET: {k: {CLASS: AP}}}, "reliability": {SET: {k: [[said, seen, samples], …]}}}
 
 A mean is over folds and seeds; the interval is the 95 % bootstrap over the runs of each fold. null: the data give none.
+A difference is over the folds and seeds that both have.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
@@ -31,16 +34,29 @@ SHOTS: Final = (0, 1, 5, 10)
 COMPARED: Final = ("AP", "F1", "event F1")
 
 
+Place = tuple[str, int]
+"""A fold's name and a seed."""
+
 Key = tuple[tuple[Path, ...], Source, int]
 """Files, and whose examples are left out of what is judged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Of one method, set and k: each figure's draws `[W]`, and what else is told."""
+    """Of one method, set and k: by fold and seed what was judged, and each figure's draws `[W]`."""
 
-    draws: Mapping[str, Floats]
-    units: Sequence[tuple[str, Sequence[Judgement]]]
+    units: Mapping[Place, Sequence[Judgement]]
+    draws: Mapping[Place, Mapping[str, Floats]]
+
+    def mean(self, metric: str) -> Floats:
+        """A figure's draws `[W]` over all folds and seeds."""
+        return results.mean([draws[metric] for draws in self.draws.values()])
+
+    def less(self, other: Figures, metric: str) -> Floats:
+        """How much more this has than another `[W]`, on the folds and seeds that both have."""
+        both = [place for place in self.draws if place in other.draws]
+        mine, theirs = ([one.draws[place][metric] for place in both] for one in (self, other))
+        return results.mean(mine) - results.mean(theirs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +97,7 @@ def _of_set(asked: Asked, one: Set, folds: Sequence[Fold]) -> dict[str, Any]:
 
 
 def _empty() -> dict[str, Any]:
-    return {"baselines": {}, "differences": {}, "classes": {}, "reliability": {}}
+    return {"baselines": {}, "differences": {}, "seeds": {}, "classes": {}, "reliability": {}}
 
 
 def _together(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -89,7 +105,7 @@ def _together(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     out = _empty()
     for part in parts:
         for name, content in part.items():
-            if name in ("baselines", "differences"):
+            if name in ("baselines", "differences", "seeds"):
                 for method, sets in content.items():
                     out[name].setdefault(method, {}).update(sets)
             else:
@@ -99,15 +115,17 @@ def _together(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _tell(out: dict[str, Any], name: str, k: str, found: Mapping[str, Figures], shipped: str) -> None:
     for method, figures in found.items():
+        many = len(figures.units) // len({fold for fold, _ in figures.units})
+        seeds = out["seeds"].setdefault(method, {})
+        seeds[name] = min(many, seeds.get(name, many))
         place = out if method == shipped else out["baselines"].setdefault(method, {})
         place.setdefault(name, {})[k] = _numbers(figures)
         if method != shipped and shipped in found:
-            ours = found[shipped].draws
-            apart = {metric: asdict(results.interval(ours[metric] - figures.draws[metric])) for metric in COMPARED}
+            apart = {one: asdict(results.interval(found[shipped].less(figures, one))) for one in COMPARED}
             out["differences"].setdefault(method, {}).setdefault(name, {})[k] = apart
     if shipped in found:
-        out["classes"].setdefault(name, {})[k] = _per_class(found[shipped].units)
-        out["reliability"].setdefault(name, {})[k] = _reliability(found[shipped].units)
+        out["classes"].setdefault(name, {})[k] = _per_class(found[shipped].units.values())
+        out["reliability"].setdefault(name, {})[k] = _reliability(found[shipped].units.values())
 
 
 def _figures(
@@ -131,12 +149,15 @@ def _figures(
     key = (tuple(file for _, file in there), *others)
     if key not in known:
         tests = {fold.name: tuple(fold.test) for fold in folds}
-        units = [(unit.fold, _judged(file, tests[unit.fold], *others, unit.seed, one.mask)) for unit, file in there]
-        draws = {
-            metric: results.mean([figure(judged, weights[fold]) for fold, judged in units])
-            for metric, figure in results.FIGURES.items()
+        units = {
+            (unit.fold, unit.seed): _judged(file, tests[unit.fold], *others, unit.seed, one.mask)
+            for unit, file in there
         }
-        known[key] = Figures(draws, units)
+        draws = {
+            place: {metric: figure(judged, weights[place[0]]) for metric, figure in results.FIGURES.items()}
+            for place, judged in units.items()
+        }
+        known[key] = Figures(units, draws)
     return known[key]
 
 
@@ -158,10 +179,10 @@ def _uses_examples(folder: Path, name: str) -> bool:
 
 
 def _numbers(figures: Figures) -> dict[str, Any]:
-    out: dict[str, Any] = {metric: asdict(results.interval(draws)) for metric, draws in figures.draws.items()}
-    base = float(np.mean([results.base_rate(judged) for _, judged in figures.units]))
+    out: dict[str, Any] = {metric: asdict(results.interval(figures.mean(metric))) for metric in results.FIGURES}
+    base = float(np.mean([results.base_rate(judged) for judged in figures.units.values()]))
     out["base rate"] = {"mean": round(base, 4), "low": None, "high": None}
-    counts = [results.harmless(judged) for _, judged in figures.units]
+    counts = [results.harmless(judged) for judged in figures.units.values()]
     hours = sum(one for _, one in counts)
     if hours:
         seeds = len(figures.units) / len({fold for fold, _ in figures.units})
@@ -176,18 +197,18 @@ def _numbers(figures: Figures) -> dict[str, Any]:
     return out
 
 
-def _per_class(units: Sequence[tuple[str, Sequence[Judgement]]]) -> dict[str, float]:
+def _per_class(units: Collection[Sequence[Judgement]]) -> dict[str, float]:
     """AP of each class' runs, with the normal samples of these runs only; averaged over the seeds."""
     found: dict[str, list[float]] = {}
-    for _, judged in units:
+    for judged in units:
         for group in dict.fromkeys(one.group for one in judged if one.labels.any()):
             own = [one for one in judged if one.group == group]
             found.setdefault(group, []).append(float(results.precision(own, np.ones((1, len(own))))[0]))
     return {group: round(float(np.mean(values)), 4) for group, values in found.items()}
 
 
-def _reliability(units: Sequence[tuple[str, Sequence[Judgement]]]) -> list[list[float]]:
-    every = [one for _, judged in units for one in judged]
+def _reliability(units: Collection[Sequence[Judgement]]) -> list[list[float]]:
+    every = [one for judged in units for one in judged]
     scores, labels = np.concatenate([one.scores for one in every]), np.concatenate([one.labels for one in every])
     return [[round(said, 4), round(seen, 4), many] for said, seen, many in metrics.reliability(scores, labels)]
 

@@ -32,6 +32,11 @@ def a_result() -> dict[str, Any]:
             "worse": {name: {"k0": {"AP": figure(0.2, 0.1, 0.3)}}},
             "level": {name: {"k0": {"AP": figure(0.0, -0.1, 0.1)}, "k5": {"AP": figure(-0.1, -0.2, -0.05)}}},
         },
+        "seeds": {"worse": {name: 2}, "level": {name: 5}},
+        "diagnosis": {
+            "class never seen": {"runs": figure(30), "called unknown": figure(0.9, 0.8, 1.0)},
+            "each class": {"bloat": figure(0.5), "backup": figure(1.0)},
+        },
         "classes": {name: {"k0": {"Lock <x>": 0.7, "disk": 0.95}, "k5": {"Lock <x>": 0.9, "disk": 0.97}}},
         "reliability": {name: {"k0": [[0.1, 0.05, 100], [0.9, 0.95, 80]], "k5": [[0.1, 0.1, 50]]}},
     }
@@ -39,7 +44,7 @@ def a_result() -> dict[str, Any]:
 
 def test_what_is_better_or_worse_for_certain_is_marked() -> None:
     rows = {line.split(" | ")[0].strip("| "): line for line in card.compared(a_result()).splitlines()}
-    assert "0.7 ▽ | –" in rows["worse"]
+    assert "0.7 ▽ | –" in rows["worse (2 of 5 seeds)"]
     assert "| 0.9 | 0.96 ▲ |" in rows["level"]
 
 
@@ -72,6 +77,19 @@ def test_meta_learning_stands_beside_what_ships_with_and_without_doubtful_sample
     rows = {line.split(" | ")[0].strip("| "): line for line in card.meta(found).splitlines()}
     assert "| 0.97 (0.958) |" in rows["shipped"]
     assert "| 0.976 (0.941) |" in rows[card.META[0]]
+
+
+def test_the_first_try_stands_beside_what_ships_where_both_were_measured() -> None:
+    rows = card.first_try(a_result()).splitlines()
+    assert "| dbsherlock masked | 0 | 0.961 | 0.9 (0.89–0.91) |" in rows
+    assert "| dbsherlock raw | 10 | 0.988 | – |" in rows
+
+
+def test_the_diagnosis_is_told_with_its_intervals_and_each_class() -> None:
+    rows = card.diagnosis(a_result()).splitlines()
+    assert "| class never seen | called unknown | 0.9 (0.8–1) |" in rows
+    assert "| each class | share | backup 1, bloat 0.5 |" in rows
+    assert card.diagnosis({}) == "Not measured yet."
 
 
 def test_a_page_without_a_marker_is_refused() -> None:

@@ -11,6 +11,7 @@ from kintsugi_ml.detection import diagnose
 from kintsugi_ml.detection.diagnose import UNKNOWN, Diagnosis
 from kintsugi_ml.detection.diagnose_fit import Signatures, choose_least, fit, macro_f1, said
 from kintsugi_ml.detection.errors import ModelError
+from kintsugi_ml.lab.diagnosis import evaluate
 
 SIGNALS = tuple(f"s{number}" for number in range(12))
 MOVED = {"locks": (0, 1), "disk": (2, 3), "memory": (4, 5), "network": (6, 7), "indexes": (8, 9)}
@@ -123,3 +124,22 @@ def test_a_missing_damaged_or_foreign_file_is_refused_with_what_to_do(model: Dia
     np.savez(file, **(parts | {"about": np.array('{"format": 99}')}))
     with pytest.raises(ModelError, match="has format 99"):
         diagnose.load(file)
+
+
+def test_it_is_judged_on_the_runs_of_other_splits_and_unknown_is_right_for_a_class_never_learned() -> None:
+    known = made(runs=8)
+    unseen = {run for run in known.runs.tolist() if run.startswith("indexes")}
+    train = {run for run in known.runs.tolist() if int(run[-1]) < 4} - unseen
+    others = set(known.runs.tolist()) - unseen - train
+    splits: dict[str, set[str]] = {"train": train, "validation": set(), "test-workload": others}
+    splits |= {"test-class": unseen, "test-both": set()}
+
+    found = evaluate(known, splits, seeds=2)
+
+    assert found["known class, another workload"]["runs"]["mean"] == 4 * 4
+    assert found["class never seen"]["called unknown"] == {"mean": 1.0, "low": 1.0, "high": 1.0}
+    of_all = found["all of them"]
+    assert of_all["runs"]["mean"] == 4 * 4 + 8
+    scores = [of_all[name]["mean"] for name in ("macro-F1 without unknown", "macro-F1")]
+    assert (scores[0] or 0) < 0.9 < (scores[1] or 0)
+    assert set(found["each class, called right"]) == set(MOVED)

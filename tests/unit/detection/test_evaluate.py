@@ -12,6 +12,7 @@ from kintsugi_ml.detection.baselines.common import Fixed
 from kintsugi_ml.detection.protocol import Episode, Judged, Method, Run, by_class, episode
 from kintsugi_ml.detection.results import Kept, Unit, judgements, read
 from kintsugi_ml.detection.trials import SETS, TRIALS
+from kintsugi_ml.lab import diagnosis
 
 
 class Truth:
@@ -76,6 +77,27 @@ def test_the_truth_has_perfect_figures_and_noise_has_not(tmp_path: Path, toy_run
     assert "never run" not in found["baselines"]
     assert "lab unseen class" not in found
     json.dumps(found, allow_nan=False)
+
+
+def test_a_difference_is_over_the_seeds_that_both_have(tmp_path: Path, toy_runs: list[Run]) -> None:
+    going(tmp_path / "dbsherlock", toy_runs, Truth(), seeds=(0,))
+    going(tmp_path / "dbsherlock", toy_runs, Truth(noise=0.5), seeds=(1,))  # the truth has a bad second seed
+    going(tmp_path / "dbsherlock", toy_runs, Truth(name="one seed"), seeds=(0,))
+    asked = summary.Asked(tmp_path, ["the truth", "one seed"], "the truth", 2, 20)
+    found = summary.document({"dbsherlock": by_class(toy_runs)}, asked)
+    assert found["dbsherlock raw"]["k5"]["AP"]["mean"] < 1
+    assert found["differences"]["one seed"]["dbsherlock raw"]["k5"]["AP"]["mean"] == 0
+    assert (found["seeds"]["the truth"]["dbsherlock raw"], found["seeds"]["one seed"]["dbsherlock raw"]) == (2, 1)
+
+
+def test_what_was_found_out_about_the_diagnosis_stays_in_the_results(tmp_path: Path) -> None:
+    file = tmp_path / "detection.json"
+    assert evaluate.diagnosed(file) == {}
+    diagnosis.keep({"class never seen": {"runs": {"mean": 30, "low": None, "high": None}}}, file)
+    assert list(evaluate.diagnosed(file)) == ["diagnosis"]
+    file.write_text(json.dumps({"made": 1, **evaluate.diagnosed(file)}))
+    diagnosis.keep({}, file)
+    assert json.loads(file.read_text()) == {"made": 1, "diagnosis": {}}
 
 
 def test_several_processes_tell_the_same_as_one(tmp_path: Path, toy_runs: list[Run]) -> None:
