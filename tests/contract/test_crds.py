@@ -127,7 +127,10 @@ def test_an_action_is_stored_exactly_as_it_was_created(rest: Rest, namespace: st
 
 def test_the_hash_of_a_plan_survives_the_api_server(rest: Rest, namespace: str) -> None:
     """The API server writes 1.0 as 1, and a hash over the text would change."""
-    whole = an_action(**{"spec.expected.latency": 1.0, "spec.parameters.threshold": 2.0, "spec.parameters.none": None})
+    opinion = yaml.safe_load((ROOT / "docs/samples/healing-action.yaml").read_text())["spec"]["evidence"]["opinion"]
+    opinion["unusual"] = [{"signal": "lock_waiters", "deviation": 60.0}, {"signal": "reads", "deviation": -14.2}]
+    changes = {"spec.expected.latency": 1.0, "spec.parameters.threshold": 2.0, "spec.parameters.none": None}
+    whole = an_action(**changes, **{"spec.evidence.opinion": opinion})
     spec = HealingAction.model_validate(_placed(whole)).spec
     whole["spec"] = spec.to_json() | {"planHash": plan_hash(spec.to_json())}
     rest.create(whole, namespace)
@@ -135,6 +138,7 @@ def test_the_hash_of_a_plan_survives_the_api_server(rest: Rest, namespace: str) 
     stored = rest.get(whole, namespace)
 
     read = HealingAction.model_validate(_known(stored)).spec
+    assert stored["spec"]["evidence"]["opinion"] == opinion
     assert plan_hash(read.to_json()) == plan_hash(stored["spec"]) == read.plan_hash == whole["spec"]["planHash"]
 
 

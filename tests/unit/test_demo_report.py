@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from dataclasses import replace
@@ -10,7 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from kintsugi.api.action import ActionForecast, ForecastImpact
+from kintsugi.api.action import ActionForecast, EvidenceOpinion, ForecastImpact
 from kintsugi.engines.registry import ENGINES
 from kintsugi_dev.demo import record, report
 from kintsugi_dev.demo.record import Run, Second
@@ -76,6 +77,26 @@ def test_each_plan_stands_in_the_page_word_for_word(run: Run) -> None:
         for action in fault.actions:
             for step in action.action.spec.plan:
                 assert words.text(step.command.strip()) in page
+
+
+def test_what_the_learned_model_said_is_in_the_evidence(run: Run) -> None:
+    fault = run.faults[0]
+    said = EvidenceOpinion(
+        model="7",
+        probability=0.1,
+        threshold=0.5,
+        anomalies=0,
+        normals=0,
+        fault_class="lock-contention",
+        class_probability=0.9,
+        sentence="most unusual: lock_waiters (14 scales)",
+    )
+    body = copy.deepcopy(dict(fault.actions[0].body))
+    body["spec"]["evidence"]["opinion"] = said.to_json()
+    told = replace(fault.actions[0], body=body)
+    page = report.page(replace(run, faults=(replace(fault, actions=(told, *fault.actions[1:])), *run.faults[1:])))
+    assert said.sentence in page
+    assert said.sentence not in report.page(run)
 
 
 def test_the_refusal_and_the_approval_are_told(run: Run) -> None:

@@ -102,6 +102,16 @@ class EvidenceSignal(Model):
     sentence: str = Field(description="The same in words.")
 
 
+class EvidenceUnusual(Model):
+    """A signal that the learned model found unusual."""
+
+    signal: str = Field(description="The signal's name.")
+    deviation: float = Field(
+        description="How far it was from its usual value, in scales of the reference (about a standard deviation, "
+        "60 at most); negative is below."
+    )
+
+
 class EvidenceOpinion(Model):
     """What the learned model and the database's own examples said."""
 
@@ -110,7 +120,9 @@ class EvidenceOpinion(Model):
     threshold: float = Field(description="The probability that the model alone would alarm from.")
     anomalies: int = Field(description="Examples of anomalies of this database that were used.")
     normals: int = Field(description="Examples of normal times of this database that were used.")
-    unusual: tuple[str, ...] = Field(default=(), description="The signals that the model found most unusual.")
+    unusual: tuple[EvidenceUnusual, ...] = Field(
+        default=(), description="The signals that the model found most unusual, strongest first; from 3 scales on."
+    )
     fault_class: str = Field(description="The kind of fault that it looked like, unknown where none did.")
     class_probability: float = Field(description="The probability of that kind, 0 to 1.")
     sentence: str = Field(description="The same in words.")

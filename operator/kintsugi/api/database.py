@@ -159,6 +159,16 @@ class SignalsStatus(Status):
     exporters: tuple[str, ...] = Field(default=(), description="The exporters whose metrics were found.")
 
 
+class UnusualStatus(Status):
+    """A signal that the learned model finds unusual."""
+
+    signal: str = Field(description="The signal's name.")
+    deviation: float = Field(
+        description="How far it is from its usual value, in scales of the reference (about a standard deviation, "
+        "60 at most); negative is below."
+    )
+
+
 class JudgementStatus(Status):
     """How it is judged, besides its statistics: by the learned model and by this database's own examples."""
 
@@ -167,7 +177,11 @@ class JudgementStatus(Status):
     threshold: str = Field(default="", description="The probability that the model alone would alarm from.")
     anomalies: int = Field(default=0, description="Examples of anomalies of this database that are used.")
     normals: int = Field(default=0, description="Examples of normal times of this database that are used.")
-    unusual: tuple[str, ...] = Field(default=(), description="The signals that the model finds most unusual.")
+    unusual: tuple[UnusualStatus, ...] = Field(
+        default=(),
+        description="While something is wrong, the signals that the model finds most unusual, strongest first; "
+        "from 3 scales on.",
+    )
     fault_class: str = Field(default="", description="The kind of fault that it looks like, unknown where none does.")
     class_probability: str = Field(default="", description="The probability of that kind, 0 to 1.")
     sentence: str = Field(default="", description="All of it in words.")

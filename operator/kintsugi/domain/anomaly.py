@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from kintsugi.domain.text import quantity
+
 
 class Health(StrEnum):
     """What the detector can say at all."""
@@ -48,7 +50,8 @@ class Opinion:
 
     `probability` 0..1 is calibrated; `threshold` is what it alone would alarm from. `anomalies` and `normals` count the
     database's own examples that were used. `unusual` are the signals that it finds furthest from normal, with their
-    deviation in scales of the reference. `model` names the bundle; empty when only the examples count.
+    deviation in scales of the reference. `fault_class` is asked for only where something is wrong; until then its
+    probability is 0. `model` names the bundle; empty when only the examples count.
     """
 
     model: str
@@ -71,11 +74,17 @@ class Opinion:
         parts.append(f"examples: {self.anomalies} of anomalies, {self.normals} of normal times")
         if self.effect:
             parts.append(self.effect.value)
-        if self.unusual and self.probability >= self.threshold:
-            parts.append("most unusual: " + ", ".join(f"{name} ({value:.0f} scales)" for name, value in self.unusual))
+        if self.unusual:
+            parts.append("most unusual: " + ", ".join(f"{name} ({_scales(far)})" for name, far in self.unusual))
         if self.fault_class != "unknown":
             parts.append(f"looks like {self.fault_class} ({self.class_probability:.2f})")
+        elif self.class_probability > 0:
+            parts.append("looks like no class of fault that it knows")
         return "; ".join(parts)
+
+
+def _scales(deviation: float) -> str:
+    return quantity(round(deviation, 1), "scales")
 
 
 @dataclass(frozen=True, slots=True)

@@ -314,7 +314,7 @@ class DatabaseLoop:
                     missing=missing,
                     exporters=tuple(sorted({source for sources in watch.sources.values() for source in sources})),
                 ),
-                "judgement": summary.judgement_of(cycle.anomaly.opinion),
+                "judgement": summary.judgement_of(cycle.anomaly),
                 "incident": cycle.incident,
                 "effective_mode": cycle.policy.mode.value,
                 "policies": tuple(ref.name for ref in cycle.policy.refs),

@@ -257,7 +257,7 @@ def _opinion(prepared: Prepared, taught: _Taught, seen: _Seen | None, name: str,
     if seen is None:
         return Opinion("", 0.0, 1.0, taught.anomalies, taught.normals, effect=effect)
     names, far = prepared.observed.catalogue.names(), np.abs(seen.deviation)
-    order = [int(index) for index in np.argsort(-far, kind="stable")[:UNUSUAL] if far[index] >= UNUSUAL]
+    order = [int(index) for index in np.argsort(-far, kind="stable")[:UNUSUAL] if UNUSUAL <= far[index] < np.inf]
     unusual = tuple((names[index], float(seen.deviation[index])) for index in order)
     probability = float(seen.probability[-1])
     return Opinion(

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from kintsugi.api.action import HealingAction, Phase
-from kintsugi.api.database import ComponentStatus, IncidentStatus, JudgementStatus
-from kintsugi.domain.anomaly import Anomaly, Health, Opinion
+from kintsugi.api.database import ComponentStatus, IncidentStatus, JudgementStatus, UnusualStatus
+from kintsugi.domain.anomaly import Anomaly, Health
 from kintsugi.domain.decision import DatabasePhase
 from kintsugi.domain.forecast import Forecast
 from kintsugi.domain.text import human
@@ -45,15 +45,23 @@ def risk_of(anomaly: Anomaly) -> str:
     return f"{_coarse(anomaly.score):.2f}"
 
 
-def judgement_of(opinion: Opinion | None) -> JudgementStatus | None:
-    """The learned model's opinion, rounded; None where there is none."""
+def judgement_of(anomaly: Anomaly) -> JudgementStatus | None:
+    """The learned model's opinion, rounded; None where there is none.
+
+    Signals and class are told while the model or the statistics say that something is wrong: at other times they would
+    change with each second's noise.
+    """
+    opinion = anomaly.opinion
     if opinion is None:
         return None
     loud = bool(opinion.model) and opinion.probability >= opinion.threshold
+    wrong = bool(opinion.model) and (loud or anomaly.flagged)
     seen = replace(
         opinion,
         probability=max(_coarse(opinion.probability), opinion.threshold) if loud else _coarse(opinion.probability),
-        unusual=tuple((name, float(round(far))) for name, far in opinion.unusual) if loud else (),
+        unusual=tuple((name, float(round(far))) for name, far in opinion.unusual) if wrong else (),
+        fault_class=opinion.fault_class if wrong else "unknown",
+        class_probability=opinion.class_probability if wrong else 0.0,
     )
     return JudgementStatus(
         model=seen.model,
@@ -61,9 +69,9 @@ def judgement_of(opinion: Opinion | None) -> JudgementStatus | None:
         threshold=f"{seen.threshold:.2f}" if seen.model else "",
         anomalies=seen.anomalies,
         normals=seen.normals,
-        unusual=tuple(name for name, _ in seen.unusual),
-        fault_class=seen.fault_class if loud else "",
-        class_probability=f"{seen.class_probability:.2f}" if loud else "",
+        unusual=tuple(UnusualStatus(signal=name, deviation=far) for name, far in seen.unusual),
+        fault_class=seen.fault_class if wrong else "",
+        class_probability=f"{seen.class_probability:.2f}" if wrong else "",
         sentence=seen.sentence,
     )
 

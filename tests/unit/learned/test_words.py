@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from kintsugi.api.action import ActionApproval, ActionSpec, ActionVerification, DatabaseRef, plan_hash
+from kintsugi.api.database import JudgementStatus
 from kintsugi.domain.anomaly import Anomaly, Effect, Health, Opinion
 from kintsugi.domain.forecast import NO_FORECAST
 from kintsugi.stages import summary
@@ -18,15 +19,21 @@ OPINION = Opinion(
     threshold=0.4553,
     anomalies=3,
     normals=2,
-    unusual=(("lock_waiters", 14.2), ("oldest_lock_wait", 7.7)),
+    unusual=(("lock_waiters", 14.23), ("oldest_lock_wait", -7.7)),
     fault_class="lock-contention",
     class_probability=0.87,
     effect=Effect.OPENED,
 )
 
 
-def an_anomaly(opinion: Opinion | None) -> Anomaly:
-    return Anomaly(Health.ANOMALOUS, 0.8, NOW.timestamp(), (), {}, opinion=opinion)
+def an_anomaly(opinion: Opinion | None, health: Health = Health.ANOMALOUS) -> Anomaly:
+    return Anomaly(health, 0.8, NOW.timestamp(), (), {}, opinion=opinion)
+
+
+def judged(opinion: Opinion, health: Health = Health.ANOMALOUS) -> JudgementStatus:
+    found = summary.judgement_of(an_anomaly(opinion, health))
+    assert found is not None
+    return found
 
 
 def a_spec(opinion: Opinion | None) -> ActionSpec:
@@ -55,8 +62,24 @@ def test_the_sentence_has_probability_threshold_examples_signals_and_class() -> 
     assert OPINION.sentence == (
         "the learned model gives 0.93, from its threshold 0.46; examples: 3 of anomalies, 2 of normal times; "
         "flagged because it looks like an anomaly that was labelled or healed here; "
-        "most unusual: lock_waiters (14 scales), oldest_lock_wait (8 scales); looks like lock-contention (0.87)"
+        "most unusual: lock_waiters (14.2 scales), oldest_lock_wait (-7.7 scales); looks like lock-contention (0.87)"
     )
+
+
+def test_signals_and_class_are_in_the_words_of_a_model_that_would_not_alarm() -> None:
+    quiet = replace(OPINION, probability=0.1, effect=Effect.NOTHING)
+
+    assert quiet.sentence == (
+        "the learned model gives 0.10, below its threshold 0.46; examples: 3 of anomalies, 2 of normal times; "
+        "most unusual: lock_waiters (14.2 scales), oldest_lock_wait (-7.7 scales); looks like lock-contention (0.87)"
+    )
+
+
+def test_an_unknown_class_is_said_where_one_was_asked_for() -> None:
+    unknown = replace(OPINION, fault_class="unknown", class_probability=0.62)
+
+    assert unknown.sentence.endswith("; looks like no class of fault that it knows")
+    assert "looks like no class" not in replace(unknown, class_probability=0.0).sentence
 
 
 def test_the_evidence_of_an_action_has_the_opinion_in_words_and_numbers() -> None:
@@ -66,7 +89,10 @@ def test_the_evidence_of_an_action_has_the_opinion_in_words_and_numbers() -> Non
     assert spec.evidence.opinion.sentence == OPINION.sentence
     assert (spec.evidence.opinion.probability, spec.evidence.opinion.threshold) == (0.931, 0.455)
     assert (spec.evidence.opinion.fault_class, spec.evidence.opinion.class_probability) == ("lock-contention", 0.87)
-    assert spec.evidence.opinion.unusual == ("lock_waiters", "oldest_lock_wait")
+    assert spec.to_json()["evidence"]["opinion"]["unusual"] == [
+        {"signal": "lock_waiters", "deviation": 14.2},
+        {"signal": "oldest_lock_wait", "deviation": -7.7},
+    ]
     read_back = ActionSpec.model_validate(spec.to_json())
     assert plan_hash(read_back.to_json()) == spec.plan_hash
 
@@ -76,24 +102,39 @@ def test_an_action_that_no_model_saw_says_nothing_of_one() -> None:
 
 
 def test_the_status_is_rounded_so_that_it_is_not_written_each_second() -> None:
-    quiet = replace(OPINION, probability=0.07, unusual=(), effect=Effect.NOTHING)
+    quiet = replace(OPINION, probability=0.07, effect=Effect.NOTHING)
+    noisy = replace(quiet, probability=0.11, unusual=(("reads", 3.1),))
 
-    assert summary.judgement_of(quiet) == summary.judgement_of(replace(quiet, probability=0.11))
-    assert summary.judgement_of(None) is None
+    assert judged(quiet, Health.NORMAL) == judged(noisy, Health.NORMAL)
+    assert summary.judgement_of(an_anomaly(None)) is None
+
+
+def test_the_status_has_signals_and_class_while_the_model_or_the_statistics_say_that_something_is_wrong() -> None:
+    quiet = replace(OPINION, probability=0.07)
+
+    for told in (judged(OPINION, Health.NORMAL), judged(quiet, Health.ANOMALOUS)):
+        assert told.to_json()["unusual"] == [
+            {"signal": "lock_waiters", "deviation": 14.0},
+            {"signal": "oldest_lock_wait", "deviation": -8.0},
+        ]
+        assert (told.fault_class, told.class_probability) == ("lock-contention", "0.87")
+        assert "most unusual: lock_waiters (14 scales), oldest_lock_wait (-8 scales)" in told.sentence
+
+    silent = judged(quiet, Health.NORMAL)
+    assert (silent.unusual, silent.fault_class, silent.class_probability) == ((), "", "")
+    assert "lock" not in silent.sentence
 
 
 def test_a_probability_over_the_threshold_is_never_rounded_below_it() -> None:
-    found = summary.judgement_of(replace(OPINION, probability=0.456))
+    found = judged(replace(OPINION, probability=0.456))
 
-    assert found is not None
     assert found.probability >= found.threshold
     assert found.fault_class == "lock-contention"
 
 
 def test_without_a_model_the_examples_that_count_are_said() -> None:
-    found = summary.judgement_of(Opinion("", 0.0, 1.0, normals=1, effect=Effect.SILENCED))
+    found = judged(Opinion("", 0.0, 1.0, normals=1, effect=Effect.SILENCED), Health.NORMAL)
 
-    assert found is not None
     assert (found.probability, found.threshold, found.normals) == ("", "", 1)
     assert found.sentence == (
         "examples: 0 of anomalies, 1 of normal times; "

@@ -132,9 +132,10 @@ def _evidence(record: ActionRecord) -> str:
     facts = _list(evidence.facts or (evidence.summary,))
     signals = sorted(evidence.signals, key=lambda signal: -signal.deviation)[:5]
     seen = f"<h5>Signals furthest from the reference</h5>{_list(s.sentence for s in signals)}" if signals else ""
+    said = f"<h5>The learned model</h5>{_list([evidence.opinion.sentence])}" if evidence.opinion else ""
     rest = evidence.not_proposed
     others = f"<details><summary>Considered and left out: {len(rest)}</summary>{_list(rest)}</details>" if rest else ""
-    return facts + seen + others
+    return facts + seen + said + others
 
 
 def _plan(record: ActionRecord) -> str:
