@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,7 @@ pytest.importorskip("torch", reason="the networks need the extra `train`")
 
 import torch
 
-from kintsugi_ml.detection.meta import fast, outer
+from kintsugi_ml.detection.meta import encoder, fast, outer
 from kintsugi_ml.detection.meta.inner import adapt
 from kintsugi_ml.detection.meta.tasks import Task, collate, draw
 from kintsugi_ml.detection.protocol import Run
@@ -139,6 +140,19 @@ def test_learning_is_the_same_for_the_same_seed_and_lowers_the_loss(kind: outer.
     random = np.random.default_rng(9)
     batch = collate([draw(groups, logits, random) for _ in range(24)])
     assert outer.loss(kind, one, batch).item() < outer.loss(kind, unlearned, batch).item()
+
+
+def test_a_task_is_a_class_on_one_system(a_run: Callable[..., Run]) -> None:
+    runs = [
+        replace(a_run(f"{group} on {system}/{number}", group, seed=number), system=system)
+        for group in ("lock", "disk")
+        for system in ("one", "other")
+        for number in range(2)
+    ]
+    expected = {frozenset(run.name for run in runs[2 * each : 2 * each + 2]) for each in range(4)}
+    groups, _ = outer.described(tuple(runs), 0)
+    assert {frozenset(seen.run.name for seen in group) for group in groups} == expected
+    assert {frozenset(run.name for run in group) for group in encoder.tasks(runs)} == expected
 
 
 def test_no_query_of_a_training_task_is_one_of_its_examples(toy_runs: list[Run]) -> None:

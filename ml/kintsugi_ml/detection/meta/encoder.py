@@ -138,7 +138,7 @@ def nearer(found: Headed, shots: Shots, features: Singles) -> Floats:
 
 def _episodes(found: Headed, runs: Sequence[Run], seed: int, steps: int, head_for: _HeadFor) -> None:
     random = np.random.default_rng([seed, 2])
-    seen = [[one for run in group for one in copies(run, seed)] for group in _groups(runs)]
+    seen = [[one for run in group for one in copies(run, seed)] for group in tasks(runs)]
 
     def loss() -> torch.Tensor:
         total = torch.zeros(())
@@ -151,9 +151,13 @@ def _episodes(found: Headed, runs: Sequence[Run], seed: int, steps: int, head_fo
     descend([*found.encoder.net, found.head, found.rates], loss, steps, _RATE, decay=_DECAY)
 
 
-def _groups(runs: Sequence[Run]) -> list[list[Run]]:
-    known = dict.fromkeys(run.group for run in runs if run.labels.any())
-    return [[run for run in runs if run.group == group and run.labels.any()] for group in known]
+def tasks(runs: Sequence[Run]) -> list[list[Run]]:
+    """The runs in which something is wrong, by system and class: of what one learns, the others are examples."""
+    known: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        if run.labels.any():
+            known.setdefault((run.system, run.group), []).append(run)
+    return list(known.values())
 
 
 def _draw(groups: Sequence[Sequence[Seen]], random: np.random.Generator) -> tuple[Shots, Singles, Bools]:
