@@ -124,7 +124,9 @@ class EvidenceOpinion(Model):
         default=(), description="The signals that the model found most unusual, strongest first; from 3 scales on."
     )
     fault_class: str = Field(description="The kind of fault that it looked like, unknown where none did.")
-    class_probability: float = Field(description="The probability of that kind, 0 to 1.")
+    class_probability: float = Field(
+        description="The probability of that kind, 0 to 1; of unknown, what the known kinds leave."
+    )
     sentence: str = Field(description="The same in words.")
 
 

@@ -183,7 +183,9 @@ class JudgementStatus(Status):
         "from 3 scales on.",
     )
     fault_class: str = Field(default="", description="The kind of fault that it looks like, unknown where none does.")
-    class_probability: str = Field(default="", description="The probability of that kind, 0 to 1.")
+    class_probability: str = Field(
+        default="", description="The probability of that kind, 0 to 1; of unknown, what the known kinds leave."
+    )
     sentence: str = Field(default="", description="All of it in words.")
 
 

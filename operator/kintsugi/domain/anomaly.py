@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from kintsugi.domain.text import quantity
+
+UNKNOWN: Final = "unknown"
+"""The class of a fault that is like none of those that are known."""
 
 
 class Health(StrEnum):
@@ -50,8 +54,8 @@ class Opinion:
 
     `probability` 0..1 is calibrated; `threshold` is what it alone would alarm from. `anomalies` and `normals` count the
     database's own examples that were used. `unusual` are the signals that it finds furthest from normal, with their
-    deviation in scales of the reference. `fault_class` is asked for only where something is wrong; until then its
-    probability is 0. `model` names the bundle; empty when only the examples count.
+    deviation in scales of the reference. `fault_class` is empty where nothing is wrong and nobody asked. `model` names
+    the bundle; empty when only the examples count.
     """
 
     model: str
@@ -60,7 +64,7 @@ class Opinion:
     anomalies: int = 0
     normals: int = 0
     unusual: tuple[tuple[str, float], ...] = ()
-    fault_class: str = "unknown"
+    fault_class: str = ""
     class_probability: float = 0.0
     effect: Effect = Effect.NOTHING
 
@@ -76,10 +80,10 @@ class Opinion:
             parts.append(self.effect.value)
         if self.unusual:
             parts.append("most unusual: " + ", ".join(f"{name} ({_scales(far)})" for name, far in self.unusual))
-        if self.fault_class != "unknown":
-            parts.append(f"looks like {self.fault_class} ({self.class_probability:.2f})")
-        elif self.class_probability > 0:
+        if self.fault_class == UNKNOWN:
             parts.append("looks like no class of fault that it knows")
+        elif self.fault_class:
+            parts.append(f"looks like {self.fault_class} ({self.class_probability:.2f})")
         return "; ".join(parts)
 
 
@@ -109,7 +113,7 @@ class Anomaly:
     @property
     def fault_class(self) -> str:
         """What kind of fault it looks like; `unknown` when nothing says."""
-        return self.opinion.fault_class if self.opinion else "unknown"
+        return (self.opinion.fault_class if self.opinion else "") or UNKNOWN
 
     @property
     def flagged(self) -> bool:

@@ -30,7 +30,7 @@ from kintsugi.api.action import (
     plan_hash,
 )
 from kintsugi.domain.actions import Candidate, Plan, Risk, Step, StepKind, Undo, UndoKind
-from kintsugi.domain.anomaly import Anomaly, Opinion
+from kintsugi.domain.anomaly import UNKNOWN, Anomaly, Opinion
 from kintsugi.domain.forecast import Forecast
 from kintsugi.engines.engine import Action, BadParametersError
 
@@ -191,7 +191,7 @@ def opinion_of(opinion: Opinion) -> EvidenceOpinion:
         anomalies=opinion.anomalies,
         normals=opinion.normals,
         unusual=tuple(EvidenceUnusual(signal=name, deviation=round(far, 1)) for name, far in opinion.unusual),
-        fault_class=opinion.fault_class,
+        fault_class=opinion.fault_class or UNKNOWN,
         class_probability=round(opinion.class_probability, 3),
         sentence=opinion.sentence,
     )

@@ -224,7 +224,7 @@ class LearnedDetector:
             probability = np.where(rows >= 0, scored.probability[index, length - 1 - np.maximum(rows, 0)], 0.0)
             threshold, deviation = float(scored.threshold[index]), scored.deviation[index]
             wrong = _already_wrong(prepared[index]) or probability[-1] >= threshold
-            named = self.model.classify(deviation, names) if wrong else ("unknown", 0.0)
+            named = self.model.classify(deviation, names) if wrong else ("", 0.0)
             found[place] = _Seen(probability, threshold, deviation[-1], *named)
         return found
 

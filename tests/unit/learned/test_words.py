@@ -76,10 +76,11 @@ def test_signals_and_class_are_in_the_words_of_a_model_that_would_not_alarm() ->
 
 
 def test_an_unknown_class_is_said_where_one_was_asked_for() -> None:
-    unknown = replace(OPINION, fault_class="unknown", class_probability=0.62)
+    unknown = replace(OPINION, fault_class="unknown", class_probability=0.0)
 
     assert unknown.sentence.endswith("; looks like no class of fault that it knows")
-    assert "looks like no class" not in replace(unknown, class_probability=0.0).sentence
+    assert "scales); looks like" not in replace(OPINION, fault_class="").sentence
+    assert a_spec(replace(OPINION, fault_class="")).to_json()["evidence"]["opinion"]["faultClass"] == "unknown"
 
 
 def test_the_evidence_of_an_action_has_the_opinion_in_words_and_numbers() -> None:
