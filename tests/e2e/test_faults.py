@@ -6,6 +6,7 @@ Each fault class has both: what heals by itself would prove nothing.
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import time
@@ -15,8 +16,11 @@ from typing import Any
 
 import pytest
 
+from kintsugi.engines.catalogue import load
 from kintsugi_dev.faults import BlockingTransaction, DroppedIndex, Fault
 from kintsugi_dev.stand import Case, Lane
+from kintsugi_ml import bundle
+from kintsugi_ml.detection.diagnose import UNKNOWN
 
 Healed = Callable[[], bool]
 WITHIN = 60.0
@@ -56,6 +60,7 @@ def test_with_the_operator_it_is_found_healed_once_and_verified(case: Case, faul
     assert action["status"]["verdict"]["outcome"] == "Healed"
     phases = [line["phase"] for line in case.operator.audited(name)]
     assert phases == ["Approved", "Executing", "Verifying", "Succeeded"]
+    _has_an_opinion(action["spec"]["evidence"]["opinion"])
 
 
 @pytest.mark.slow
@@ -93,6 +98,24 @@ def test_without_the_operator_the_pool_stays_full_and_the_primary_dead(tmp_path:
 
     assert [fault["fault"] for fault in summary["faults"]] == list(IN_THE_DEMO)
     assert [fault["healed_s"] for fault in summary["faults"]] == [None, None]
+
+
+def _has_an_opinion(opinion: dict[str, Any]) -> None:
+    """What the shipped model said of a fault that is plain to see is in the evidence, in words and numbers."""
+    shipped = bundle.read()
+    assert opinion["model"] == shipped.name, "version and hash"
+    assert 0 < opinion["threshold"] <= 1
+    assert 0 <= opinion["probability"] <= 1
+    assert opinion["unusual"], opinion
+    for unusual in opinion["unusual"]:
+        assert unusual["signal"] in load("postgresql").names()
+        assert math.isfinite(unusual["deviation"])
+        assert abs(unusual["deviation"]) >= 3
+        assert unusual["signal"] in opinion["sentence"]
+    assert shipped.diagnosis is not None
+    assert opinion["faultClass"] in (*shipped.diagnosis.classes, UNKNOWN)
+    assert 0 <= opinion["classProbability"] <= 1
+    assert "looks like" in opinion["sentence"]
 
 
 def _demo(out: Path, operator: str) -> tuple[int, dict[str, Any]]:
