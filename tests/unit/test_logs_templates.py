@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -50,6 +51,113 @@ def test_no_literal_of_a_statement_survives(sql: str, prefix: str) -> None:
 )
 def test_no_value_in_a_message_survives(message: str, state: str, context: str) -> None:
     assert "SECRET" not in templates.of_message(message, state, context)
+
+
+CHOSEN = (
+    ('password authentication failed for user "hunter2"', "28P01", "password authentication failed for user ?"),
+    ('Peer authentication failed for user "hunter2"', "28000", "Peer authentication failed for user ?"),
+    ('role "hunter2" is not permitted to log in', "28000", "role ? is not permitted to log in"),
+    (
+        'no pg_hba.conf entry for host "::1", user "hunter2", database "lab", no encryption',
+        "28000",
+        "no pg_hba.conf entry for host ?, no encryption",
+    ),
+    ('role "hunter2" does not exist', "28000", "role ? does not exist"),
+    ('role "hunter2" does not exist', "42704", "role ? does not exist"),
+    ('database "hunter2" does not exist', "3D000", "database ? does not exist"),
+    ('schema "hunter2" does not exist', "3F000", "schema ? does not exist"),
+    ('relation "hunter2" does not exist', "42P01", "relation ? does not exist"),
+    ('relation "a" hunter2" does not exist', "42P01", "relation ? does not exist"),
+    ('table "hunter2" does not exist, skipping', "00000", "table ? does not exist, skipping"),
+    ('column "hunter2" of relation "tills" does not exist', "42703", "column ? does not exist"),
+    ("column tills.hunter2 does not exist", "42703", "column ? does not exist"),
+    ("column notation .hunter2 applied to type t, which", "42809", "column notation .? applied to type t, which"),
+    ("function does_hunter2(unknown) does not exist", "42883", "function ? does not exist"),
+    ("operator does not exist: integer hunter2.= text", "42883", "operator does not exist: ?"),
+    ("publications hunter2, b do not exist on the publisher", "42704", "publications ? do not exist on the publisher"),
+    ("improper qualified name (too many dotted names): a.b.hunter2", "42601", None),
+    ("cross-database references are not implemented: a.b.hunter2", "0A000", None),
+    ("invalid command-line argument for server process: hunter2", "42601", None),
+    ("invalid normalization form: hunter2", "22023", "invalid normalization form: ?"),
+    ("duplicate JSON object key value: hunter2", "22030", "duplicate JSON object key value: ?"),
+    ("hunter2 is not a valid encoding name", "42704", "? is not a valid encoding name"),
+    ('extension "hunter2" is not available', "0A000", "extension ? is not available"),
+    ('unrecognized parameter "hunter2"', "22023", "unrecognized parameter ?"),
+    ('prepared statement "hunter2" does not exist', "26000", "prepared ? does not exist"),
+    ('LDAP login failed for user "hunter2" on server "ldap": no', "00000", None),
+    ("provided user name (hunter2) and authenticated user name (ann) do not match", "00000", None),
+    ("connection authorized: user=hunter2 database=hunter2", "00000", "connection authorized: ?"),
+    ("replication connection authorized: user=hunter2", "00000", "replication connection authorized: ?"),
+    ('could not connect to server: password authentication failed for user "hunter2"', "08001", None),
+)
+
+
+@pytest.mark.parametrize(("message", "state", "template"), CHOSEN)
+def test_a_name_that_a_client_chose_and_that_was_not_found_goes(message: str, state: str, template: str | None) -> None:
+    found = templates.of_message(message, state)
+    assert "hunter2" not in found
+    assert template is None or found == template
+
+
+@pytest.mark.parametrize("state", ["28P01", "00000", ""])
+def test_who_failed_to_log_in_goes_even_without_an_sqlstate(state: str) -> None:
+    assert "hunter2" not in templates.of_message('password authentication failed for user "hunter2"', state)
+    assert "hunter2" not in templates.of_message('database "hunter2" does not exist', state)
+
+
+@pytest.mark.parametrize(
+    ("message", "state"),
+    [
+        ('duplicate key value violates unique constraint "orders_pkey"', "23505"),
+        ('insert or update on table "lines" violates foreign key constraint "lines_order_fkey"', "23503"),
+        ('null value in column "owner" of relation "tills" violates not-null constraint', "23502"),
+        ('could not obtain lock on row in relation "tills"', "55P03"),
+        ("could not serialize access", "40001"),
+        ('reached maximum value of sequence "orders_id_seq"', "2200H"),
+        ('database "lab" is not currently accepting connections', "55000"),
+        ('too many connections for role "app"', "53300"),
+        ('relation "tills" already exists', "42P07"),
+        ("permission denied for table tills", "42501"),
+        ('automatic vacuum of table "lab.public.tills": index scans: ', "00000"),
+        ("could not receive data from client: Connection reset by peer", "08006"),
+    ],
+)
+def test_what_exists_keeps_its_name(message: str, state: str) -> None:
+    assert templates.of_message(message, state) == message.strip()
+
+
+@pytest.mark.parametrize(
+    "sql", ['SELECT "hunter2"', 'SELECT a FROM t WHERE a = "hunter2" AND u&"hunter2" = "a""hunter2"']
+)
+def test_of_a_statement_that_has_not_run_yet_no_word_in_double_quotes_is_kept(sql: str) -> None:
+    assert "hunter2" not in templates.of_message(f"statement: {sql}", "00000")
+    assert "hunter2" not in templates.of_message(f"execute <unnamed>: {sql}", "00000")
+    ran = templates.of_message('duration: 700.1 ms  statement: SELECT id FROM "Order Lines"', "00000")
+    assert ran == 'duration: # ms statement: SELECT id FROM "Order Lines"'
+
+
+@pytest.mark.parametrize(
+    ("sql", "template"),
+    [
+        ('SET app.token = "hunter2"', "SET app.token = ?"),
+        ("set local app.token to hunter2, b", "set local app.token to ?"),
+        ('ALTER ROLE app SET app.token = "hunter2"', "ALTER ROLE app SET app.token = ?"),
+        ('SET TIME ZONE "hunter2"', "SET TIME ZONE ?"),
+        ('UPDATE t SET a = b + 1; SET app.token = "hunter2"', "UPDATE t SET a = b + #; SET app.token = ?"),
+        ("UPDATE t SET a = b, c = d WHERE e = f", "UPDATE t SET a = b, c = d WHERE e = f"),
+    ],
+)
+def test_what_a_parameter_is_set_to_goes_whatever_its_quotes(sql: str, template: str) -> None:
+    assert templates.of_message(f"duration: 1 ms  statement: {sql}", "00000") == f"duration: # ms statement: {template}"
+
+
+def test_a_long_message_takes_no_time() -> None:
+    token = 'a "b" column notation . user name ( SET x = ' * 6000
+    began = time.process_time()
+    for state in ("42601", "22P02", "00000"):
+        templates.of_message(f'syntax error at or near "{token}"', state)
+    templates.of_message(f"duration: 1 ms  statement: {token}", "00000")
+    assert time.process_time() - began < 5
 
 
 def test_identifiers_stay_and_numbers_go() -> None:
