@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kintsugi.domain.frame import Bools, Floats
-from kintsugi_ml.detection.errors import ReferenceDataError, SupportError
+from kintsugi_ml.detection.errors import DetectionError, ReferenceDataError, SamplesError, SupportError
 from kintsugi_ml.detection.features import Reference, chosen, describe, refer
 from kintsugi_ml.detection.model import Model, shipped
 from kintsugi_ml.detection.normal import Singles, finite, measured
@@ -69,17 +69,22 @@ class Watch:
         Args:
             database: its index.
             values: `[T, S]` in order of time, on the reference's grid.
-            labels: `[T]`, True where something was wrong.
+            labels: `[T]`, True (or 1) where something was wrong, False (or 0) where all was well.
             labelled: `[T]`, which samples are examples; the others only fill the windows of these. None: all are.
 
         Raises:
-            SupportError: labels and values don't fit, or nothing is left.
+            SupportError: there is no such database, labels and values don't fit, a label is neither 0 nor 1, or nothing
+                is left.
         """
-        values, labels = finite(np.atleast_2d(values)), np.asarray(labels, dtype=np.bool_)
-        wanted = np.ones_like(labels) if labelled is None else np.asarray(labelled, dtype=np.bool_)
-        if values.shape != (len(labels), self.reference.normal.known.shape[1]):
-            width = self.reference.normal.known.shape[1]
-            raise SupportError(f"the examples are {values.shape}, not ({len(labels)}, {width}): one row per label")
+        many, width = self.reference.normal.known.shape
+        if not isinstance(database, int | np.integer) or not 0 <= database < many:
+            raise SupportError(f"there is no database {database!r}: {many} learned, give an index from 0 to {many - 1}")
+        values = np.atleast_2d(_numbers(values, "the examples", SupportError))
+        if values.ndim != 2 or values.shape[1] != width or not len(values):
+            raise SupportError(f"the examples are {values.shape}: give (rows, {width}), at least one row")
+        rows = len(values)
+        wanted = np.ones(rows, dtype=np.bool_) if labelled is None else _truths(labelled, "labelled", rows)
+        labels = _truths(labels, "labels", rows, wanted)
         described = describe(self.reference.part(database, database + 1), values[None])
         kept = _newest(described.judged[0] & wanted, labels)
         if not kept.any():
@@ -93,9 +98,18 @@ class Watch:
         return replace(self, own={**self.own, database: own})
 
     def score(self, values: Floats) -> Scores:
-        """Score samples `[D, T, S]` (or `[T, S]` of a single database), oldest first, on the reference's grid."""
-        values = finite(values)
-        values = values[None] if values.ndim == 2 else values
+        """Score samples `[D, T, S]` (or `[T, S]` of a single database), oldest first, on the reference's grid.
+
+        Raises:
+            SamplesError: other databases or signals than were learned, or no samples.
+        """
+        values = _batch(values, "the samples", SamplesError)
+        many, width = self.reference.normal.known.shape
+        if values.shape[0] != many or values.shape[2] != width or not values.shape[1]:
+            raise SamplesError(
+                f"the samples are {values.shape} and what was learned is of {many} database(s) with {width} signal(s):"
+                f" give ({many}, T, {width}), T at least 1"
+            )
         described = describe(self.reference, values)
         databases, rows, _ = values.shape
         first = self.model.first
@@ -134,10 +148,10 @@ class Detector:
             hurts: `[S]`, 1 where a rise hurts, -1 where a fall does, 0 for both; optional.
 
         Raises:
-            ReferenceDataError: too few samples, or no signal was measured often enough.
+            ReferenceDataError: too few samples, no signal was measured often enough, or the arguments don't fit.
         """
-        values = finite(reference)
-        values = values[None] if values.ndim == 2 else values
+        values = _batch(reference, "the reference", ReferenceDataError)
+        floor, hurts = (_per_signal(one, name, values.shape[2]) for one, name in ((floor, "floor"), (hurts, "hurts")))
         if not np.isfinite(interval) or interval <= 0:
             raise ReferenceDataError(f"the sampling interval is {interval} s: give the seconds between two samples")
         if values.shape[1] < LEAST_REFERENCE:
@@ -153,6 +167,50 @@ class Detector:
                 " give a reference in which something is measured"
             )
         return Watch(self.model, refer(values, interval, floor=floor, hurts=hurts))
+
+
+def _numbers(given: Floats, what: str, error: type[DetectionError]) -> Floats:
+    try:
+        return finite(given)
+    except (TypeError, ValueError):
+        raise error(f"{what}: this is no array of numbers; give a row of numbers per sample, NaN for missing") from None
+
+
+def _batch(given: Floats, what: str, error: type[DetectionError]) -> Floats:
+    """Samples `[T, S]` or `[D, T, S]` as the latter."""
+    values = _numbers(given, what, error)
+    values = values[None] if values.ndim == 2 else values
+    if values.ndim != 3 or not len(values):
+        raise error(f"{what}: the shape is {np.shape(given)}: give (rows, signals), or (databases, rows, signals)")
+    return values
+
+
+def _per_signal(given: Floats | None, name: str, width: int) -> Floats | None:
+    if given is None:
+        return None
+    values = _numbers(given, f"`{name}`", ReferenceDataError)
+    if values.shape != (width,):
+        raise ReferenceDataError(f"`{name}` has the shape {values.shape}: give one per signal, ({width},)")
+    wrong = np.flatnonzero(np.isnan(values))
+    if len(wrong):
+        raise ReferenceDataError(f"`{name}[{wrong[0]}]` is missing or infinite: give a number for each signal")
+    return values
+
+
+def _truths(given: Bools, name: str, many: int, wanted: Bools | None = None) -> Bools:
+    """What is true `[T]`, given as such or as 0 and 1; where it isn't wanted, it may be anything."""
+    try:
+        values = np.asarray(given)
+    except ValueError:
+        raise SupportError(f"`{name}` is no array: give one per row, ({many},)") from None
+    if values.shape != (many,):
+        raise SupportError(f"`{name}` has the shape {values.shape}, not ({many},): give one row per label")
+    if values.dtype == np.bool_:
+        return values
+    wrong = np.flatnonzero(((values != 0) & (values != 1)) & (True if wanted is None else wanted))
+    if len(wrong):
+        raise SupportError(f"`{name}[{wrong[0]}]` is {values.tolist()[wrong[0]]!r}: it is 1 or 0, True or False")
+    return np.asarray(values == 1)
 
 
 def _newest(judged: Bools, labels: Bools) -> Bools:

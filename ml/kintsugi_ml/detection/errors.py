@@ -4,6 +4,7 @@
     ├── TableError        a file can't be read as a table of numbers; names the file, and the column or row
     ├── ReferenceDataError  the reference can't say what is normal; names what is missing from it
     ├── SupportError      the labelled examples can't be used; names the column or the rows
+    ├── SamplesError      what is to be scored doesn't fit what was learned; says what was given and what is expected
     └── ModelError        a stored model is damaged, or of a version that this code doesn't know
 
 Every message says what happened, to what, and what to do.
@@ -26,6 +27,10 @@ class ReferenceDataError(DetectionError):
 
 class SupportError(DetectionError):
     """Labelled examples that can't be used."""
+
+
+class SamplesError(DetectionError):
+    """Samples to be scored that don't fit what was learned."""
 
 
 class ModelError(DetectionError):

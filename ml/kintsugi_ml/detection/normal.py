@@ -25,6 +25,9 @@ RELATIVE_FLOOR: Final = 0.005
 TINY: Final = 1e-6
 """The scale of a signal that was 0 throughout, when the caller gives no floor."""
 
+HUGE: Final = 1e300
+"""Values beyond this are taken as this, so that no difference or sum overflows, even in the smallest scale."""
+
 _QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
 _NORMAL_QUARTILES: Final = 1.349  # between the quartiles of a normal distribution, in standard deviations
 _LEAST_QUARTILES: Final = 0.1  # of the standard deviation: a signal that mostly stands still still has a scale
@@ -108,10 +111,10 @@ def measured(values: Floats) -> Bools:
 
 
 def finite(values: Floats) -> Floats:
-    """The values as float64 with infinities as missing."""
+    """The values as float64 with infinities as missing, and none beyond `HUGE`."""
     out = np.array(values, dtype=np.float64)
     out[~np.isfinite(out)] = np.nan
-    return out
+    return np.clip(out, -HUGE, HUGE, out=out)
 
 
 def _deviation(ordered: Floats, known: Bools) -> Floats:

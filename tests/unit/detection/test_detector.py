@@ -1,6 +1,8 @@
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from kintsugi.domain.frame import Floats
 from kintsugi_ml.detection.detector import Detector, Watch
-from kintsugi_ml.detection.errors import ModelError, ReferenceDataError, SupportError
+from kintsugi_ml.detection.errors import ModelError, ReferenceDataError, SamplesError, SupportError
 from kintsugi_ml.detection.model import Model, load
 
 Build = Callable[..., Floats]
@@ -130,8 +132,100 @@ def test_a_reference_that_says_nothing_is_refused(
 def test_examples_that_do_not_fit_are_refused(watch: Watch, calm: Build) -> None:
     with pytest.raises(SupportError, match="one row per label"):
         watch.remember(0, calm(3), np.zeros(2, dtype=np.bool_))
+    with pytest.raises(SupportError, match=r"are \(3, 11\): give \(rows, 12\)"):
+        watch.remember(0, calm(3)[:, :11], np.zeros(3, dtype=np.bool_))
+    with pytest.raises(SupportError, match=r"`labelled` has the shape \(2,\), not \(3,\)"):
+        watch.remember(0, calm(3), np.zeros(3, dtype=np.bool_), np.ones(2, dtype=np.bool_))
     with pytest.raises(SupportError, match="none of the examples"):
         watch.remember(0, np.full((3, 12), np.nan), np.ones(3, dtype=np.bool_))
+
+
+@pytest.mark.parametrize("label", [float("nan"), 2, 0.5, -1, "1", None])
+def test_a_label_that_is_neither_0_nor_1_is_refused_by_its_row(watch: Watch, calm: Build, label: Any) -> None:
+    labels: Any = [0, 1, label]
+    with pytest.raises(SupportError, match=r"`labels\[\d\]` is .*: it is 1 or 0"):
+        watch.remember(0, calm(3), labels)
+    with pytest.raises(SupportError, match=r"`labelled\[\d\]` is"):
+        watch.remember(0, calm(3), np.ones(3, dtype=np.bool_), labels)
+
+
+def test_labels_may_be_numbers_and_of_rows_that_are_no_examples_anything(watch: Watch, calm: Build) -> None:
+    wanted = np.array([True, True, False, True])
+    plain = watch.remember(0, calm(4), np.array([True, False, False, True]), wanted)
+    number: Any = [1, 0.0, float("nan"), 1]
+    np.testing.assert_array_equal(
+        watch.remember(0, calm(4), number, wanted).score(calm(9)).probability, plain.score(calm(9)).probability
+    )
+
+
+@pytest.mark.parametrize("database", [1, -1, 3])
+def test_examples_of_a_database_that_was_not_learned_are_refused(watch: Watch, calm: Build, database: int) -> None:
+    with pytest.raises(SupportError, match=f"no database {database}: 1 learned, give an index from 0 to 0"):
+        watch.remember(database, calm(3), np.ones(3, dtype=np.bool_))
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ((4, 11), r"the samples are \(1, 4, 11\) and what was learned is of 1 database\(s\) with 12 signal\(s\)"),
+        ((4, 13), r"give \(1, T, 12\)"),
+        ((0, 12), "T at least 1"),
+        ((2, 4, 12), r"the samples are \(2, 4, 12\)"),
+        ((12,), r"shape is \(12,\): give \(rows, signals\)"),
+        ((), r"shape is \(\): give \(rows, signals\)"),
+        ((1, 1, 4, 12), r"shape is \(1, 1, 4, 12\)"),
+    ],
+)
+def test_samples_of_another_shape_than_was_learned_are_refused(watch: Watch, shape: tuple[int, ...], said: str) -> None:
+    with pytest.raises(SamplesError, match=said):
+        watch.score(np.ones(shape))
+
+
+@pytest.mark.parametrize(
+    ("shape", "more", "said"),
+    [
+        ((30,), {}, r"shape is \(30,\): give \(rows, signals\)"),
+        ((), {}, r"shape is \(\): give"),
+        ((0, 30, 3), {}, r"shape is \(0, 30, 3\)"),
+        ((30, 3), {"floor": np.ones(2)}, r"`floor` has the shape \(2,\): give one per signal, \(3,\)"),
+        ((30, 3), {"floor": np.ones((3, 1))}, r"`floor` has the shape \(3, 1\)"),
+        ((30, 3), {"floor": np.array([1, np.nan, 1])}, r"`floor\[1\]` is missing"),
+        ((30, 3), {"hurts": np.ones(4)}, r"`hurts` has the shape \(4,\)"),
+    ],
+)
+def test_a_reference_or_what_is_known_of_its_signals_of_a_wrong_shape_is_refused(
+    toy_model: Model, shape: tuple[int, ...], more: dict[str, Floats], said: str
+) -> None:
+    with pytest.raises(ReferenceDataError, match=said):
+        Detector(toy_model).learn(np.ones(shape), 1.0, **more)
+
+
+def test_what_is_no_array_of_numbers_is_refused(watch: Watch, toy_model: Model, calm: Build) -> None:
+    ragged: Any = [[1.0, 2.0], [3.0]]
+    with pytest.raises(ReferenceDataError, match="no array of numbers"):
+        Detector(toy_model).learn(ragged, 1.0)
+    with pytest.raises(SamplesError, match="no array of numbers"):
+        watch.score(ragged)
+    with pytest.raises(SupportError, match="no array"):
+        watch.remember(0, calm(2), ragged)
+
+
+@pytest.mark.parametrize("huge", [1e200, 1e308, -1.7e308])
+def test_values_near_the_end_of_the_numbers_give_no_warning_and_finite_scores(
+    toy_model: Model, calm: Build, huge: float
+) -> None:
+    reference, values = calm(30, 5), calm(12, 5, seed=1)
+    reference[::3, 0] = huge
+    reference[5:7, 1] = -huge
+    reference[:, 2] = huge * np.linspace(-1, 1, 30)
+    reference[:, 3] = huge
+    values[6:] = -huge
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        watch = Detector(toy_model).learn(reference, 1.0).remember(0, values, np.arange(12) >= 6)
+        found = watch.score(np.concatenate([reference, values]))
+    assert np.isfinite(found.probability).all()
+    assert np.isfinite(found.deviation).all()
 
 
 numbers = st.floats(allow_nan=True, allow_infinity=True, width=64)
