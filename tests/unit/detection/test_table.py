@@ -1,3 +1,4 @@
+import re
 from datetime import date
 from pathlib import Path
 
@@ -75,6 +76,48 @@ def test_a_column_of_durations_or_in_an_unknown_zone_is_refused_by_name(tmp_path
         read(file)
 
 
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.binary(), pa.dictionary(pa.int32(), pa.string())])
+@pytest.mark.parametrize("zone", ["", "Z", "+00:00"])
+def test_text_in_a_parquet_file_is_read_as_in_a_csv_file(tmp_path: Path, kind: pa.DataType, zone: str) -> None:
+    file = tmp_path / "m.parquet"
+    times = [f"2026-01-31T12:00:00{zone}", f"2026-01-31 12:00:05.5{zone}"]
+    pq.write_table(pa.table({"at": _text(times, kind), "a": _text(["1.5", "NA"], kind)}), file)
+    table = read(file)
+    assert table.times.tolist() == [1769860800.0, 1769860805.5]
+    np.testing.assert_array_equal(table.values, [[1.5], [np.nan]])
+
+
+def _text(cells: list[str], kind: pa.DataType) -> pa.Array:
+    text = pa.array(cells, pa.string())
+    return text.dictionary_encode() if pa.types.is_dictionary(kind) else text.cast(kind)
+
+
+@pytest.mark.parametrize("beside", ["1.5", "7", "", "true"])
+@pytest.mark.parametrize(
+    ("cell", "number"),
+    [("+5", 5), ("5.", 5), (" 5 ", 5), ("007", 7), ("1E3", 1000), ("true", 1), ("False", 0)]
+    + [(cell, np.nan) for cell in ("", " ", "-", "NA", "N/A", "null", "None", "nan", "-nan", "-Infinity", "1e400")],
+)
+def test_what_a_cell_says_does_not_depend_on_the_cells_beside_it(
+    tmp_path: Path, cell: str, number: float, beside: str
+) -> None:
+    table = reading(tmp_path, f"time,a\n1,{cell}\n2,{beside}\n")
+    np.testing.assert_array_equal(table.values[0, 0], number)
+
+
+@pytest.mark.parametrize("beside", ["1.5", "7", "", "0x11"])
+@pytest.mark.parametrize("cell", ["0x10", "1_000", "1 000", "n/a", "?", "5%", "\u0665", "0b1", "12:00", "2026-01-31"])
+def test_text_that_only_looks_like_a_number_is_refused(tmp_path: Path, cell: str, beside: str) -> None:
+    with pytest.raises(TableError, match=f"column 'a' has {re.escape(repr(cell))} in row 1, which is not a number"):
+        reading(tmp_path, f"time,a\n1,{cell}\n2,{beside}\n")
+
+
+def test_an_ignored_label_is_not_read(tmp_path: Path) -> None:
+    table = reading(tmp_path, "time,a,label\n1,2,bad\n", "label", "nowhere")
+    assert table.labels is None
+    assert table.ignored == ("label",)
+
+
 def test_rows_can_be_picked(tmp_path: Path) -> None:
     picked = reading(tmp_path, "time,a,label\n1,2,0\n2,3,1\n3,4,0\n").rows(np.array([True, False, True]))
     assert picked.labels is not None
@@ -109,6 +152,17 @@ def test_what_is_written_can_be_read(tmp_path: Path) -> None:
         ("time,a,label\n1,2,0\n2,2,\n", "the label in row 2 is missing"),
         ("time,a,label\n1,2,bad\n", "column 'label' has 'bad' in row 1"),
         ("time\n1\n", "has 1 column"),
+        ("time;a\n1;2\n", "seems to be separated by semicolons: separate the columns by commas"),
+        ("time;a\n1;2,5\n", "seems to be separated by semicolons"),
+        ("time\ta\n1\t2\n", "seems to be separated by tabs"),
+        ("time|a\n1|2\n", "seems to be separated by bars"),
+        ("time,a\n1e300,2\n", "the time ('time') in row 1 is 1e+300 s, which is no time"),
+        (
+            "time,a\n2026-01-31T12:00:00Z,1\n2026-01-31T12:00:05,1\n",
+            "column 'time' has a time with a time zone in row 1 and a time without a time zone ('2026-01-31T12:00:05')",
+        ),
+        ("time,a\n1,1\n2026-01-31,1\n", "a number of seconds in row 1 and a time without a time zone ('2026-01-31')"),
+        ("time,a\n2026-01-31T12:00:00.123456789,1\n3000-01-01,1\n", "too far apart for nanoseconds"),
         ("time,label\n1,0\n", "no numeric column"),
         ("time,a\n", "a header and no rows"),
         ("", "can't be read"),
