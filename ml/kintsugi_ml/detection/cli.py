@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,14 +16,17 @@ from kintsugi.domain.frame import Floats
 from kintsugi_ml.detection.detector import LEAST_REFERENCE, Detector, Scores, Watch
 from kintsugi_ml.detection.errors import ReferenceDataError, SupportError, TableError
 from kintsugi_ml.detection.model import SHIPPED, load
-from kintsugi_ml.detection.table import Table, on_grid, read, write
+from kintsugi_ml.detection.table import LABEL, Table, on_grid, read, write
 from kintsugi_ml.detection.tokens import context
 
 TOP: Final = 3
 """Contributing columns that are named for each row."""
 
 VISIBLE: Final = 1.0
-"""A column that deviates by less than this many scales is not named."""
+"""A column that deviates by less than this many scales is not named, but for the furthest where there is an alarm."""
+
+LISTED: Final = 20
+"""Columns that a message lists at most."""
 
 DIFFERENT: Final = 0.2
 """Intervals of two files may differ by this share."""
@@ -54,14 +58,16 @@ def detect(arguments: argparse.Namespace) -> int:
     Raises:
         DetectionError: whatever is wrong with the files.
     """
-    reference, new = read(arguments.reference, arguments.ignore), read(arguments.input, arguments.ignore)
+    files = [arguments.reference, arguments.input, *([arguments.support] if arguments.support else [])]
+    reference, new, *support = (read(file, arguments.ignore) for file in files)
+    _refuse_unknown(arguments.ignore, (reference, new, *support))
     watch, known = learn(reference, Detector(load(arguments.model)), arguments.interval)
     _compare(watch, known, new, support=False)
-    if arguments.support is not None:
-        watch = remember(watch, known, read(arguments.support, arguments.ignore))
+    for table in support:
+        watch = remember(watch, known, table)
     scores = score(watch, known, new)
     write(arguments.output, columns(new, known, scores))
-    print(f"{len(new.times)} rows, {int(scores.alarm.sum())} of them anomalous, in {arguments.output}", file=sys.stderr)
+    print(f"{_summary(scores)}, in {arguments.output}", file=sys.stderr)
     return 0
 
 
@@ -69,18 +75,27 @@ def learn(reference: Table, detector: Detector, interval: float | None = None) -
     """What is normal in a table, and the columns that it can be said of."""
     reference = _normal(reference)
     step = _usable(reference, reference.interval() if interval is None else interval)
-    empty = np.atleast_1d(np.isnan(reference.values).all(axis=0))
-    known = tuple(name for index, name in enumerate(reference.columns) if not empty[index])
-    for name in set(reference.columns) - set(known):
-        _note(f"column {name!r} is empty in {reference.file} and left out")
+    measured = dict(zip(reference.columns, (~np.isnan(reference.values)).sum(axis=0).tolist(), strict=True))
+    known = tuple(name for name, rows in measured.items() if rows >= LEAST_REFERENCE)
     if not known:
-        raise ReferenceDataError(f"every column of {reference.file} is empty: give rows in which something is measured")
+        what = f"measured in fewer than {LEAST_REFERENCE} rows" if any(measured.values()) else "empty"
+        raise ReferenceDataError(
+            f"every column of {reference.file} is {what}: give rows in which something is measured"
+        )
+    for name, rows in measured.items():
+        if not rows:
+            _note(f"column {name!r} is empty in {reference.file} and left out")
+        elif rows < LEAST_REFERENCE:
+            what = f"is measured in {rows} of {len(reference.times)} rows of {reference.file}"
+            _note(f"column {name!r} {what} and left out: {LEAST_REFERENCE} are needed")
     values, _ = on_grid(reference.times, reference.aligned(known), step, context(step))
     return detector.learn(values, step), known
 
 
 def remember(watch: Watch, known: tuple[str, ...], support: Table) -> Watch:
     """Take the labelled rows of a table as examples."""
+    if LABEL in support.ignored:
+        raise SupportError(f"the column `label` of {support.file} is ignored: leave out --ignore label, or the support")
     if support.labels is None:
         raise SupportError(f"{support.file} has no column `label`: add one with 1 (anomalous) or 0 (normal)")
     _compare(watch, known, support, support=True)
@@ -92,7 +107,10 @@ def remember(watch: Watch, known: tuple[str, ...], support: Table) -> Watch:
     values, place = on_grid(support.times, support.aligned(known), step, context(step))
     labels, labelled = np.zeros(len(values), dtype=np.bool_), np.zeros(len(values), dtype=np.bool_)
     labels[place], labelled[place] = support.labels, True
-    return watch.remember(0, values, labels, labelled)
+    try:
+        return watch.remember(0, values, labels, labelled)
+    except SupportError as error:
+        raise SupportError(f"{support.file}: {error}") from None
 
 
 def score(watch: Watch, known: tuple[str, ...], new: Table) -> Scores:
@@ -121,10 +139,35 @@ def columns(new: Table, known: tuple[str, ...], scores: Scores) -> dict[str, Any
         if place >= top.shape[1]:
             out[f"top_{place + 1}"], out[f"deviation_{place + 1}"] = [""] * len(top), np.zeros(len(top))
             continue
-        shown = np.abs(size[:, place]) >= VISIBLE
+        far = np.abs(size[:, place])
+        shown = (far >= VISIBLE) | ((place == 0) & scores.alarm[0] & (far > 0))
         out[f"top_{place + 1}"] = np.where(shown, names[top[:, place]], "").tolist()
         out[f"deviation_{place + 1}"] = np.round(size[:, place].astype(np.float64), 2)
     return out
+
+
+def _refuse_unknown(ignored: Sequence[str], tables: Sequence[Table]) -> None:
+    """Refuse the name of a column to be ignored that no table has: it is misspelt."""
+    there = dict.fromkeys(name for table in tables for name in (*table.columns, *table.ignored))
+    for name in ignored:
+        if not any(name in table.ignored for table in tables):
+            names = [repr(one) for one in there]
+            raise TableError(
+                f"--ignore {name}: no file has such a column after its first, the time:"
+                f" there are {', '.join(names[:LISTED])}{', …' if len(names) > LISTED else ''}"
+            )
+
+
+def _summary(scores: Scores) -> str:
+    """What the user is told in the end; above all how many rows nothing can be said of."""
+    rows, silent = scores.judged.size, int((~scores.judged).sum())
+    said = f"{rows} rows, {int(scores.alarm.sum())} of them anomalous"
+    if not silent:
+        return said
+    why = "no column of the reference is measured there"
+    if silent == rows:
+        return f"{rows} rows, none of which could be judged ({why})"
+    return f"{said} and {silent} not judged ({why})"
 
 
 def _seconds(text: str) -> float:
@@ -180,7 +223,7 @@ def _compare(watch: Watch, known: tuple[str, ...], table: Table, *, support: boo
         raise TableError(f"{table.file} has no column of the reference ({', '.join(known[:3])}, …): are they the same?")
     for name in table.columns:
         if name not in common:
-            _note(f"column {name!r} of {table.file} is not in the reference and left out")
+            _note(f"column {name!r} of {table.file} is left out: the reference has nothing to compare it with")
     if len(common) < len(known):
         absent = ", ".join(repr(name) for name in known if name not in common)
         _note(f"missing in {table.file}, but in the reference: {absent}")

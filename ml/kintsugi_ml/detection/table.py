@@ -100,7 +100,7 @@ def read(file: Path, ignore: Sequence[str] = ()) -> Table:
     times = _times(file, names[0], content.column(0))
     kept = [name for name in names[1:] if name != LABEL and name not in ignore]
     if not kept:
-        raise TableError(f"{file} has no numeric column besides time, label and what is ignored")
+        raise TableError(f"{file} has no numeric column besides time, label and what is ignored: give at least one")
     values = np.stack([_numbers(file, name, content.column(name)) for name in kept], axis=1)
     labels = _labels(file, content.column(LABEL)) if LABEL in names[1:] and LABEL not in ignore else None
     return Table(file, times, tuple(kept), finite(values), labels, tuple(set(names[1:]) & set(ignore)))

@@ -7,7 +7,7 @@ import pytest
 
 from kintsugi.domain.frame import Floats
 from kintsugi_ml.cli import main
-from kintsugi_ml.detection.model import Model
+from kintsugi_ml.detection.model import SHIPPED, Model
 from kintsugi_ml.detection.table import write
 
 Build = Callable[..., Floats]
@@ -89,6 +89,14 @@ def test_columns_may_come_in_another_order_or_be_missing(files: Files, capsys: p
             "reference.csv has 1 row that is not labelled 1 (anomalous): give at",
         ),
         ({"reference": {f"m{index}": [None] * 40 for index in range(6)}}, "every column of"),
+        (
+            {"reference": {f"m{index}": [1, 2, 3, 4] + [None] * 36 for index in range(6)}},
+            "reference.csv is measured in fewer than 5 rows: give",
+        ),
+        (
+            {"support": {f"m{index}": [None] * 20 for index in range(6)}},
+            "support.csv: none of the examples has a measured value",
+        ),
         ({"input": {f"m{index}": None for index in range(6)} | {"x": np.ones(40)}}, "no column of the reference"),
     ],
 )
@@ -115,6 +123,69 @@ def test_an_empty_column_is_left_out_with_a_note(files: Files, capsys: pytest.Ca
     status, _ = detect(files(reference={"m3": [None] * 40}))
     assert status == 0
     assert "column 'm3' is empty" in capsys.readouterr().err
+
+
+def test_a_column_that_is_hardly_measured_is_left_out_with_a_note(
+    files: Files, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, output = detect(files(reference={"m1": [7.0] * 4 + [None] * 36, "m2": [7.0] * 5 + [None] * 35}))
+    said = capsys.readouterr().err
+    assert status == 0
+    assert f"column 'm1' is measured in 4 of 40 rows of {output.with_name('reference.csv')} and left out: 5 are" in said
+    assert "'m2'" not in said
+
+
+def test_an_ignored_label_is_never_read(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
+    odd: dict[str, object] = {"label": ["?"] * 40}
+    status, _ = detect(files(reference=odd, input=odd), "--ignore", "label", support=False)
+    assert status == 0
+    assert "labelled" not in capsys.readouterr().err
+
+
+def test_a_support_whose_label_is_ignored_is_refused(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
+    status, _ = detect(files(), "--ignore", "label")
+    assert status == 1
+    assert "support.csv is ignored: leave out --ignore label, or the support" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["M1", "time"])
+def test_a_name_to_be_ignored_that_no_file_has_is_refused_with_those_that_exist(
+    files: Files, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    status, output = detect(files(input={"host": ["db"] * 40}), "--ignore=host", f"--ignore={name}")
+    assert status == 1
+    said = capsys.readouterr().err
+    assert f"--ignore {name}: no file has such a column after its first, the time: there are 'm0', 'm1'" in said
+    assert "'host'" in said
+    assert not output.exists()
+
+
+def test_rows_that_can_not_be_judged_are_counted(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
+    holes = {f"m{index}": np.where(np.arange(40) < 30, 1.0, np.nan) for index in range(6)}
+    status, _ = detect(files(input=holes))
+    assert status == 0
+    assert "anomalous and 6 not judged (no column of the reference is measured there)" in capsys.readouterr().err
+
+
+def test_an_input_that_measures_nothing_is_not_called_normal(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
+    status, _ = detect(files(input={f"m{index}": [None] * 40 for index in range(6)}))
+    said = capsys.readouterr().err
+    assert status == 0
+    assert "40 rows, none of which could be judged" in said
+    assert "0 of them" not in said
+
+
+def test_a_column_that_alarms_is_named_even_when_it_moved_by_less_than_a_spread(
+    files: Files,
+) -> None:
+    constant: dict[str, object] = {f"m{index}": np.full(40, 100.0) for index in range(6)}
+    moved: dict[str, object] = {name: np.where(np.arange(40) < 20, 100.0, 100.4) for name in constant}
+    _, output = detect(files(reference=constant, input=moved), f"--model={SHIPPED}", support=False)
+    scores = csv.read_csv(output).to_pydict()
+    assert scores["alarm"][30] == 1
+    assert 0 < scores["deviation_1"][30] < 1
+    assert (scores["top_1"][10], scores["top_1"][30]) == ("", "m0")
+    assert not scores["top_2"][30]
 
 
 @pytest.mark.parametrize("moved", [{1: 1.0}, {1: 100.5, 2: 101.5}])
