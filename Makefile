@@ -48,9 +48,10 @@ crds: setup ## Generate what is generated: CRDs, docs/api.md, docs/signals.md, t
 	@$(PYTHON) -m kintsugi.engines.catalogue --docs
 
 .PHONY: bench
-bench: setup ## Print detection time, CPU per cycle, memory, a model's CPU for 1,000 databases, and the same faults unhealed
+bench: setup ## Print detection time, CPU per cycle, memory, a model's CPU for 1,000 databases, `detect`'s time, the faults unhealed
 	@$(PYTHON) -m kintsugi_dev.bench
 	@OPENBLAS_NUM_THREADS=1 $(PYTHON) tests/bench/batched.py
+	@$(PYTHON) tests/bench/detect_command.py
 	@$(PYTHON) -m kintsugi_dev.demo --operator off
 
 .PHONY: lab
