@@ -234,7 +234,9 @@ def drawn(found: Results) -> dict[str, str]:
     """The pictures by file name."""
     return {
         "reliability.svg": pictures.reliability(found["reliability"]),
-        "classes.svg": pictures.classes(found["classes"]),
+        "classes.svg": pictures.classes(
+            {name: found["classes"][name] for name in COMPARED if name in found["classes"]}
+        ),
     }
 
 

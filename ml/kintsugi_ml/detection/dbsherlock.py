@@ -1,7 +1,7 @@
 """The DBSherlock data set (Yoon, Niu, Mozafari, SIGMOD 2016): MySQL under TPC-C, 1 Hz, 10 anomaly classes x 11 runs.
 
 A known flaw: before each region labelled "Poor Physical Design" lies about half a minute of complete outage that is
-labelled normal. Those `FLAW_S` seconds are marked doubtful, and so are a few seconds around each edge if asked for.
+labelled normal. Those `FLAW_S` seconds are marked doubtful.
 """
 
 from __future__ import annotations
@@ -26,12 +26,11 @@ FLAW_S: Final = 40
 TIME: Final = "Epoch"
 
 
-def load(path: Path, *, edges: int = 0) -> list[Run]:
+def load(path: Path) -> list[Run]:
     """All runs, class by class.
 
     Args:
         path: the `.mat` file, or the folder that holds it.
-        edges: seconds on both sides of each edge of a label that are marked doubtful.
 
     Raises:
         TableError: the file is missing, or isn't that data set.
@@ -44,7 +43,7 @@ def load(path: Path, *, edges: int = 0) -> list[Run]:
         content = loadmat(file)
         causes = [str(cause[0]) for cause in content["causes"].ravel()]
         return [
-            _run(cause, number, content["test_datasets"][row, number], content["abnormal_regions"][row, number], edges)
+            _run(cause, number, content["test_datasets"][row, number], content["abnormal_regions"][row, number])
             for row, cause in enumerate(causes)
             for number in range(content["test_datasets"].shape[1])
         ]
@@ -54,19 +53,16 @@ def load(path: Path, *, edges: int = 0) -> list[Run]:
         raise TableError(f"{file} is not DBSherlock's TPC-C data set ({error}): get it again") from None
 
 
-def doubtful(group: str, labels: Bools, edges: int) -> Bools:
+def doubtful(group: str, labels: Bools) -> Bools:
     """Samples `[T]` at 1 Hz whose label can't be trusted."""
     out = np.zeros(len(labels), dtype=np.bool_)
-    for first, last in spans(labels):
+    for first, _ in spans(labels):
         if group == FLAWED:
             out[max(first - FLAW_S, 0) : first] = True
-        if edges:
-            out[max(first - edges, 0) : first + edges] = True
-            out[max(last + 1 - edges, 0) : last + 1 + edges] = True
     return out
 
 
-def _run(cause: str, number: int, dataset: Any, region: Any, edges: int) -> Run:
+def _run(cause: str, number: int, dataset: Any, region: Any) -> Run:
     names = tuple(str(name[0]) for name in dataset["field_names"][0, 0].ravel())
     values = finite(dataset["data"][0, 0])
     labels = np.zeros(len(values), dtype=np.bool_)
@@ -79,5 +75,5 @@ def _run(cause: str, number: int, dataset: Any, region: Any, edges: int) -> Run:
         signals=tuple(names[index] for index in kept),
         values=values[:, kept],
         labels=labels,
-        doubtful=doubtful(cause, labels, edges),
+        doubtful=doubtful(cause, labels),
     )

@@ -25,7 +25,7 @@ def reliability(sets: Mapping[str, Mapping[str, Sequence[Sequence[float]]]]) -> 
         for number, (name, shots) in enumerate(sets.items())
     ]
     rows = (len(sets) + 2) // 3
-    return _svg(3 * (SIDE + GAP) + GAP, rows * (SIDE + GAP) + GAP, panels)
+    return _svg(3 * (SIDE + GAP) + GAP, rows * (SIDE + GAP) + GAP, [*_legend(GAP), *panels])
 
 
 def classes(sets: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
@@ -44,24 +44,31 @@ def classes(sets: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
                     parts.append(_dot(x, y + 7, colour, said))
             y += ROW
         y += 14
-    legend = []
-    for at, (words, colour) in enumerate(zip(LEGEND, COLOURS, strict=True)):
-        legend += [_dot(NAMES + 90 * at, 10, colour), _text(NAMES + 90 * at + 8, 14, words)]
     axis = [_text(NAMES + BAR * share, y, f"{LEAST + (1 - LEAST) * share:g}", anchor="middle") for share in (0, 0.5, 1)]
-    return _svg(NAMES + BAR + 40, y + 14, [*legend, *parts, *axis])
+    return _svg(NAMES + BAR + 40, y + 14, [*_legend(NAMES), *parts, *axis])
 
 
 def _panel(name: str, shots: Mapping[str, Sequence[Sequence[float]]], x: int, y: int) -> str:
     out = [
         f'<rect x="{x}" y="{y}" width="{SIDE}" height="{SIDE}" fill="none" stroke="{GRID}"/>',
         f'<line x1="{x}" y1="{y + SIDE}" x2="{x + SIDE}" y2="{y}" stroke="{FAINT}" stroke-dasharray="3 3"/>',
-        _text(x, y - 8, name, bold=True),
         _text(x + SIDE / 2, y + SIDE + 14, "probability said", anchor="middle"),
+        _text(x + 6, y + 16, "share seen"),
     ]
+    lines = name.split(", ", 1)  # a long name in two lines, or it would run into the next panel's
+    out += [_text(x, y - 8 - 13 * (len(lines) - 1 - at), line, bold=True) for at, line in enumerate(lines)]
     for (_, bins), colour in zip(shots.items(), COLOURS, strict=False):
         points = " ".join(f"{x + SIDE * said:.1f},{y + SIDE * (1 - seen):.1f}" for said, seen, _ in bins)
         out.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
     return "\n".join(out)
+
+
+def _legend(x: float) -> list[str]:
+    return [
+        part
+        for at, (words, colour) in enumerate(zip(LEGEND, COLOURS, strict=True))
+        for part in (_dot(x + 90 * at, 10, colour), _text(x + 90 * at + 8, 14, words))
+    ]
 
 
 def _dot(x: float, y: float, colour: str, said: str = "") -> str:

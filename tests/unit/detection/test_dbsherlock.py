@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from kintsugi_ml.detection.dbsherlock import FLAWED, doubtful, load
+from kintsugi_ml.detection.dbsherlock import FLAWED, load
 from kintsugi_ml.detection.errors import TableError
 
 
@@ -41,12 +41,6 @@ def test_the_known_flaw_is_doubtful_before_its_region_only(tmp_path: Path) -> No
     runs = load(a_file(tmp_path))
     assert not runs[0].doubtful.any()
     assert np.flatnonzero(runs[2].doubtful).tolist() == list(range(20, 60))
-
-
-def test_edges_are_doubtful_on_both_sides_when_asked_for() -> None:
-    labels = np.zeros(30, dtype=np.bool_)
-    labels[10:20] = True
-    assert np.flatnonzero(doubtful("any", labels, 3)).tolist() == [*range(7, 13), *range(17, 23)]
 
 
 def test_a_missing_or_foreign_file_is_refused(tmp_path: Path) -> None:
