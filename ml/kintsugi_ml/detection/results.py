@@ -244,8 +244,8 @@ class Interval:
     """A mean and its 95 % bootstrap interval; None where the data give none."""
 
     mean: float | None
-    low: float | None
-    high: float | None
+    low: float | None = None
+    high: float | None = None
 
 
 def interval(draws: Floats) -> Interval:

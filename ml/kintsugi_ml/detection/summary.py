@@ -48,6 +48,11 @@ class Figures:
     units: Mapping[Place, Sequence[Judgement]]
     draws: Mapping[Place, Mapping[str, Floats]]
 
+    @property
+    def seeds(self) -> float:
+        """How many there are of each fold; of some there may be one more."""
+        return len(self.units) / len({fold for fold, _ in self.units})
+
     def mean(self, metric: str) -> Floats:
         """A figure's draws `[W]` over all folds and seeds."""
         return results.mean([draws[metric] for draws in self.draws.values()])
@@ -115,8 +120,7 @@ def _together(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _tell(out: dict[str, Any], name: str, k: str, found: Mapping[str, Figures], shipped: str) -> None:
     for method, figures in found.items():
-        many = len(figures.units) // len({fold for fold, _ in figures.units})
-        seeds = out["seeds"].setdefault(method, {})
+        many, seeds = int(figures.seeds), out["seeds"].setdefault(method, {})
         seeds[name] = min(many, seeds.get(name, many))
         place = out if method == shipped else out["baselines"].setdefault(method, {})
         place.setdefault(name, {})[k] = _numbers(figures)
@@ -181,19 +185,18 @@ def _uses_examples(folder: Path, name: str) -> bool:
 def _numbers(figures: Figures) -> dict[str, Any]:
     out: dict[str, Any] = {metric: asdict(results.interval(figures.mean(metric))) for metric in results.FIGURES}
     base = float(np.mean([results.base_rate(judged) for judged in figures.units.values()]))
-    out["base rate"] = {"mean": round(base, 4), "low": None, "high": None}
+    out["base rate"] = asdict(results.Interval(round(base, 4)))
     counts = [results.harmless(judged) for judged in figures.units.values()]
     hours = sum(one for _, one in counts)
     if hours:
-        seeds = len(figures.units) / len({fold for fold, _ in figures.units})
-        alarms, clean = sum(one for one, _ in counts) / seeds, hours / seeds
+        alarms, clean = sum(one for one, _ in counts) / figures.seeds, hours / figures.seeds
         most = results.most_per_day(alarms, clean)
         out["false alarms per day, harmless"] = {
             "mean": round(alarms * 24 / clean, 2),
             "low": 0.0,
             "high": round(most, 2),
         }
-        out["harmless hours"] = {"mean": round(clean, 2), "low": None, "high": None}
+        out["harmless hours"] = asdict(results.Interval(round(clean, 2)))
     return out
 
 

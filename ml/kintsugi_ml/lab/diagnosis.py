@@ -123,7 +123,7 @@ def _answered(model: diagnose.Diagnosis, asked: Signatures) -> Answered:
 
 def _figures(found: Sequence[Answered]) -> Mapping[str, Mapping[str, float | None]]:
     runs = len(found[0].truth)
-    out: dict[str, Mapping[str, float | None]] = {"runs": {"mean": runs, "low": None, "high": None}}
+    out: dict[str, Mapping[str, float | None]] = {"runs": asdict(results.Interval(runs))}
     weights = results.resamples({"": runs}, results.RESAMPLES)[""].astype(int)
     known = set(found[0].truth) != {UNKNOWN}
     for name, figure in FIGURES.items() if known else [("called unknown", FIGURES["called right"])]:
@@ -137,7 +137,7 @@ def _each(asked: Signatures, found: Sequence[Answered]) -> Mapping[str, Mapping[
     right = np.mean([[t == a for t, a in zip(one.truth, one.said, strict=True)] for one in found], axis=0)
     names = np.array(list(classes.values()))
     return {
-        name: {"mean": round(float(right[names == name].mean()), 4), "low": None, "high": None}
+        name: asdict(results.Interval(round(float(right[names == name].mean()), 4)))
         for name in sorted(set(classes.values()))
     }
 
