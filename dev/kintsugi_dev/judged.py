@@ -129,7 +129,7 @@ class Says:
     def __init__(self, probability: float = 0.0, threshold: float = 0.5, error: Exception | None = None) -> None:
         self.name = "7 (a test)"
         self.probability, self.threshold, self.error = probability, threshold, error
-        self.fault_class = ("lock-contention", 0.8)
+        self.fault_class = ("lock-contention", "lock-contention", 0.8)
         self.learned, self.recalled = 0, 0
         self.batches: list[tuple[int, ...]] = []
         self.lessons: list[Sequence[Lesson]] = []
@@ -166,6 +166,6 @@ class Says:
             np.full(len(values), self.threshold),
         )
 
-    def classify(self, deviation: Floats, names: Sequence[str]) -> tuple[str, float]:
+    def classify(self, deviation: Floats, names: Sequence[str]) -> tuple[str, str, float]:
         """Always the same."""
         return self.fault_class

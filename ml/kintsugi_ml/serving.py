@@ -119,11 +119,11 @@ class Serving:
         newest = scores.deviation[:, -samples(LONG_S, learned[0].reference.interval) :].astype(np.float64)
         return Scored(scores.probability, scores.judged, newest, threshold)
 
-    def classify(self, deviation: Floats, names: Sequence[str]) -> tuple[str, float]:
-        """The likeliest fault class and its probability, from one database's `Scored.deviation` `[T', S]`."""
+    def classify(self, deviation: Floats, names: Sequence[str]) -> tuple[str, str, float]:
+        """The fault class, the nearest known one and its probability, from one database's deviation `[T', S]`."""
         if self._diagnosis is None:
-            return UNKNOWN, 0.0
-        return self._diagnosis.classify(deviation, names)[0]
+            return UNKNOWN, "", 0.0
+        return self._diagnosis.classify(deviation, names)
 
 
 def load(directory: Path | None = None) -> Serving:

@@ -113,7 +113,8 @@ def _has_an_opinion(opinion: dict[str, Any]) -> None:
         assert abs(unusual["deviation"]) >= 3
         assert unusual["signal"] in opinion["sentence"]
     assert shipped.diagnosis is not None
-    assert opinion["faultClass"] in (*shipped.diagnosis.classes, UNKNOWN)
+    assert opinion["nearestClass"] in shipped.diagnosis.classes
+    assert opinion["faultClass"] in (opinion["nearestClass"], UNKNOWN)
     assert 0 <= opinion["classProbability"] <= 1
     assert "looks like" in opinion["sentence"]
 

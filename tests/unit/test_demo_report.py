@@ -88,6 +88,7 @@ def test_what_the_learned_model_said_is_in_the_evidence(run: Run) -> None:
         anomalies=0,
         normals=0,
         fault_class="lock-contention",
+        nearest_class="lock-contention",
         class_probability=0.9,
         sentence="most unusual: lock_waiters (14 scales)",
     )

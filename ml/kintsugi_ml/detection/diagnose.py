@@ -36,8 +36,8 @@ class Diagnosis:
     least: float
     trained_on: str
 
-    def classify(self, deviation: Floats, names: Sequence[str]) -> list[tuple[str, float]]:
-        """The classes with their probabilities, the likeliest first; *unknown* has what is left.
+    def classify(self, deviation: Floats, names: Sequence[str]) -> tuple[str, str, float]:
+        """The class (or *unknown*), the nearest of those that are known, and that one's probability.
 
         Args:
             deviation: `[S]` or `[T, S]`, in scales of the own reference (`Scores.deviation`); of several samples the
@@ -45,9 +45,9 @@ class Diagnosis:
             names: `[S]`, the signals' names.
         """
         known = self.probabilities(self.signature(deviation, names)[None])[0]
-        found = sorted(zip(self.classes, known.tolist(), strict=True), key=lambda pair: -pair[1])
-        rest = (UNKNOWN, max(0.0, 1.0 - float(known.sum())))
-        return [rest, *found] if known.max() < self.least else [*found, rest]
+        best = int(known.argmax())
+        nearest, probability = self.classes[best], float(known[best])
+        return (UNKNOWN if probability < self.least else nearest), nearest, probability
 
     def signature(self, deviation: Floats, names: Sequence[str]) -> Floats:
         """What the regressions see `[S']`: the known signals' deviations, their sizes on a logarithmic scale."""

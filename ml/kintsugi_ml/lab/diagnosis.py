@@ -50,7 +50,7 @@ class Answered:
 
     truth: Sequence[str]
     said: Sequence[str]
-    forced: Sequence[str]
+    nearest: Sequence[str]
 
 
 def signatures(directory: Path) -> Signatures:
@@ -146,15 +146,18 @@ def _drawn(found: Answered, times: Any) -> Answered:
     def drawn(names: Sequence[str]) -> list[str]:
         return np.repeat(np.array(names), times).tolist()
 
-    return Answered(drawn(found.truth), drawn(found.said), drawn(found.forced))
+    return Answered(drawn(found.truth), drawn(found.said), drawn(found.nearest))
 
 
 FIGURES: Final[Mapping[str, Callable[[Answered], float]]] = {
     "macro-F1": lambda found: macro_f1(found.truth, found.said),
-    "macro-F1 without unknown": lambda found: macro_f1(found.truth, found.forced),
+    "macro-F1 of the nearest class": lambda found: macro_f1(found.truth, found.nearest),
     "called right": lambda found: _share([t == a for t, a in zip(found.truth, found.said, strict=True)]),
     "right where it names a class": lambda found: _share(
         [t == a for t, a in zip(found.truth, found.said, strict=True) if a != UNKNOWN]
+    ),
+    "nearest is right where it says unknown": lambda found: _share(
+        [t == n for t, a, n in zip(found.truth, found.said, found.nearest, strict=True) if a == UNKNOWN != t]
     ),
 }
 """*Unknown* is the right answer for a class that was not learned, and a class of its own in the macro-F1."""
@@ -187,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     measured = evaluate(known, splits)
     for name, figures in measured.items():
         for figure, value in figures.items():
-            sys.stdout.write(f"{name:32}{figure:32}{_said(value)}\n")
+            sys.stdout.write(f"{name:32}{figure:42}{_said(value)}\n")
     if given.results:
         keep(measured, given.results)
     if given.write:

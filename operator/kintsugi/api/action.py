@@ -124,9 +124,10 @@ class EvidenceOpinion(Model):
         default=(), description="The signals that the model found most unusual, strongest first; from 3 scales on."
     )
     fault_class: str = Field(description="The kind of fault that it looked like, unknown where none did.")
-    class_probability: float = Field(
-        description="The probability of that kind, 0 to 1; of unknown, what the known kinds leave."
+    nearest_class: str = Field(
+        default="", description="The known kind that is nearest: the same, or what comes closest where it is unknown."
     )
+    class_probability: float = Field(description="The probability of the nearest kind, 0 to 1.")
     sentence: str = Field(description="The same in words.")
 
 

@@ -183,9 +183,10 @@ class JudgementStatus(Status):
         "from 3 scales on.",
     )
     fault_class: str = Field(default="", description="The kind of fault that it looks like, unknown where none does.")
-    class_probability: str = Field(
-        default="", description="The probability of that kind, 0 to 1; of unknown, what the known kinds leave."
+    nearest_class: str = Field(
+        default="", description="The known kind that is nearest: the same, or what comes closest where it is unknown."
     )
+    class_probability: str = Field(default="", description="The probability of the nearest kind, 0 to 1.")
     sentence: str = Field(default="", description="All of it in words.")
 
 

@@ -54,8 +54,9 @@ class Opinion:
 
     `probability` 0..1 is calibrated; `threshold` is what it alone would alarm from. `anomalies` and `normals` count the
     database's own examples that were used. `unusual` are the signals that it finds furthest from normal, with their
-    deviation in scales of the reference. `fault_class` is empty where nothing is wrong and nobody asked. `model` names
-    the bundle; empty when only the examples count.
+    deviation in scales of the reference. `fault_class` is empty where nothing is wrong and nobody asked; where it is
+    unknown, `nearest_class` is what comes closest, and `class_probability` is of that one. `model` names the bundle;
+    empty when only the examples count.
     """
 
     model: str
@@ -65,6 +66,7 @@ class Opinion:
     normals: int = 0
     unusual: tuple[tuple[str, float], ...] = ()
     fault_class: str = ""
+    nearest_class: str = ""
     class_probability: float = 0.0
     effect: Effect = Effect.NOTHING
 
@@ -81,7 +83,8 @@ class Opinion:
         if self.unusual:
             parts.append("most unusual: " + ", ".join(f"{name} ({_scales(far)})" for name, far in self.unusual))
         if self.fault_class == UNKNOWN:
-            parts.append("looks like no class of fault that it knows")
+            nearest = f" (nearest: {self.nearest_class}, {self.class_probability:.2f})" if self.nearest_class else ""
+            parts.append(f"looks like no class of fault that it knows{nearest}")
         elif self.fault_class:
             parts.append(f"looks like {self.fault_class} ({self.class_probability:.2f})")
         return "; ".join(parts)

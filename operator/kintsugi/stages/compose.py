@@ -192,6 +192,7 @@ def opinion_of(opinion: Opinion) -> EvidenceOpinion:
         normals=opinion.normals,
         unusual=tuple(EvidenceUnusual(signal=name, deviation=round(far, 1)) for name, far in opinion.unusual),
         fault_class=opinion.fault_class or UNKNOWN,
+        nearest_class=opinion.nearest_class,
         class_probability=round(opinion.class_probability, 3),
         sentence=opinion.sentence,
     )

@@ -71,6 +71,7 @@ class _Seen:
     threshold: float
     deviation: Floats
     fault_class: str
+    nearest_class: str
     class_probability: float
 
 
@@ -224,7 +225,7 @@ class LearnedDetector:
             probability = np.where(rows >= 0, scored.probability[index, length - 1 - np.maximum(rows, 0)], 0.0)
             threshold, deviation = float(scored.threshold[index]), scored.deviation[index]
             wrong = _already_wrong(prepared[index]) or probability[-1] >= threshold
-            named = self.model.classify(deviation, names) if wrong else ("", 0.0)
+            named = self.model.classify(deviation, names) if wrong else ("", "", 0.0)
             found[place] = _Seen(probability, threshold, deviation[-1], *named)
         return found
 
@@ -268,6 +269,7 @@ def _opinion(prepared: Prepared, taught: _Taught, seen: _Seen | None, name: str,
         taught.normals,
         unusual,
         seen.fault_class,
+        seen.nearest_class,
         seen.class_probability,
         effect,
     )

@@ -102,8 +102,8 @@ class LearnedModel(Protocol):
     def score(self, learned: Sequence[Any], values: Floats) -> Scored:
         """Many databases in one call: samples `[D, T, S]`, oldest first, NaN for missing."""
 
-    def classify(self, deviation: Floats, names: Sequence[str]) -> tuple[str, float]:
-        """The likeliest fault class (or `unknown`) and its probability, from one database's `deviation` `[T', S]`."""
+    def classify(self, deviation: Floats, names: Sequence[str]) -> tuple[str, str, float]:
+        """The fault class (or `unknown`), the nearest known one and its probability, from one `deviation` `[T', S]`."""
 
 
 class Examples(Protocol):

@@ -61,6 +61,7 @@ def judgement_of(anomaly: Anomaly) -> JudgementStatus | None:
         probability=max(_coarse(opinion.probability), opinion.threshold) if loud else _coarse(opinion.probability),
         unusual=tuple((name, float(round(far))) for name, far in opinion.unusual) if wrong else (),
         fault_class=opinion.fault_class if wrong else "",
+        nearest_class=opinion.nearest_class if wrong else "",
         class_probability=opinion.class_probability if wrong else 0.0,
     )
     return JudgementStatus(
@@ -71,6 +72,7 @@ def judgement_of(anomaly: Anomaly) -> JudgementStatus | None:
         normals=seen.normals,
         unusual=tuple(UnusualStatus(signal=name, deviation=far) for name, far in seen.unusual),
         fault_class=seen.fault_class,
+        nearest_class=seen.nearest_class,
         class_probability=f"{seen.class_probability:.2f}" if seen.fault_class else "",
         sentence=seen.sentence,
     )

@@ -59,14 +59,14 @@ def test_a_bundle_with_a_diagnosis_calls_faults_by_their_class(tmp_path: Path) -
 
     served = serving.load(tmp_path / "bundle")
 
-    name, probability = served.classify(np.array([[0.0, 30.0]] * 5), ("calls", "waiters"))
-    assert name == "lock"
+    name, nearest, probability = served.classify(np.array([[0.0, 30.0]] * 5), ("calls", "waiters"))
+    assert (name, nearest) == ("lock", "lock")
     assert probability > 0.9
     assert served.classify(np.zeros((5, 2)), ("calls", "waiters"))[0] == "unknown"
 
 
 def test_a_bundle_without_a_diagnosis_knows_no_class(directory: Path) -> None:
-    assert serving.load(directory).classify(np.full((5, 2), 30.0), ("calls", "waiters")) == ("unknown", 0.0)
+    assert serving.load(directory).classify(np.full((5, 2), 30.0), ("calls", "waiters")) == ("unknown", "", 0.0)
 
 
 def test_a_damaged_diagnosis_is_a_damaged_bundle(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ OPINION = Opinion(
     normals=2,
     unusual=(("lock_waiters", 14.23), ("oldest_lock_wait", -7.7)),
     fault_class="lock-contention",
+    nearest_class="lock-contention",
     class_probability=0.87,
     effect=Effect.OPENED,
 )
@@ -76,9 +77,12 @@ def test_signals_and_class_are_in_the_words_of_a_model_that_would_not_alarm() ->
 
 
 def test_an_unknown_class_is_said_where_one_was_asked_for() -> None:
-    unknown = replace(OPINION, fault_class="unknown", class_probability=0.0)
+    unknown = replace(OPINION, fault_class="unknown", class_probability=0.3)
 
-    assert unknown.sentence.endswith("; looks like no class of fault that it knows")
+    assert unknown.sentence.endswith("; looks like no class of fault that it knows (nearest: lock-contention, 0.30)")
+    told = a_spec(unknown).to_json()["evidence"]["opinion"]
+    assert (told["faultClass"], told["nearestClass"], told["classProbability"]) == ("unknown", "lock-contention", 0.3)
+    assert replace(unknown, nearest_class="").sentence.endswith("; looks like no class of fault that it knows")
     assert "scales); looks like" not in replace(OPINION, fault_class="").sentence
     assert a_spec(replace(OPINION, fault_class="")).to_json()["evidence"]["opinion"]["faultClass"] == "unknown"
 
@@ -118,11 +122,12 @@ def test_the_status_has_signals_and_class_while_the_model_or_the_statistics_say_
             {"signal": "lock_waiters", "deviation": 14.0},
             {"signal": "oldest_lock_wait", "deviation": -8.0},
         ]
-        assert (told.fault_class, told.class_probability) == ("lock-contention", "0.87")
+        assert (told.fault_class, told.nearest_class) == ("lock-contention", "lock-contention")
+        assert told.class_probability == "0.87"
         assert "most unusual: lock_waiters (14 scales), oldest_lock_wait (-8 scales)" in told.sentence
 
     silent = judged(quiet, Health.NORMAL)
-    assert (silent.unusual, silent.fault_class, silent.class_probability) == ((), "", "")
+    assert (silent.unusual, silent.fault_class, silent.nearest_class, silent.class_probability) == ((), "", "", "")
     assert "lock" not in silent.sentence
 
 
