@@ -1,4 +1,7 @@
-"""Reading Loki over HTTP: pages, shared stamps, streams, credentials, and answers that are none of Loki's."""
+"""Reading Loki over HTTP: pages, shared stamps, streams, credentials, and answers that are none of Loki's.
+
+What this server takes for granted is asked of a real Loki in test_logs_loki_real.py (`make test-full`).
+"""
 
 from __future__ import annotations
 
@@ -44,6 +47,7 @@ class Server:
         start, end, limit = (int(request.query[name]) for name in ("start", "end", "limit"))
         assert request.query["direction"] == "forward"
         assert request.query["query"] == QUERY
+        assert request.headers["X-Loki-Response-Encoding-Flags"] == "categorize-labels"
         found = sorted((one for own in self.streams.values() for one in own), key=lambda one: int(one[0]))
         found = [one for one in found if start <= int(one[0]) < end][:limit]
         result: list[dict[str, Any]] = [

@@ -52,17 +52,23 @@ PROGRAMS: Mapping[str, Program] = {
     "kube-apiserver": Program("k8s.io/kubernetes/cmd/kube-apiserver", "kubernetes", _KUBERNETES_VERSION),
 }
 
+"""What `make setup` builds."""
+
+ON_DEMAND: Mapping[str, Program] = {"loki": Program("github.com/grafana/loki/v3/cmd/loki", "loki")}
+"""What is built when a slow test first asks for it: Loki alone takes as long as all the others."""
+
 
 def cache() -> Path:
     """Where everything lives that is built or fetched once: `$XDG_CACHE_HOME/kintsugi` or `~/.cache/kintsugi`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kintsugi"
 
 
-def directory() -> Path:
-    """The folder of the programs that this checkout pins (it may not exist yet)."""
-    digest = hashlib.sha256(repr(sorted(PROGRAMS.items())).encode())
-    for file in sorted(GO_MODULES.glob("*/go.*")):
-        digest.update(file.read_bytes())
+def directory(programs: Mapping[str, Program] = PROGRAMS) -> Path:
+    """The folder of these programs as this checkout pins them (it may not exist yet)."""
+    digest = hashlib.sha256(repr(sorted(programs.items())).encode())
+    for module in sorted({program.module for program in programs.values()}):
+        for file in sorted((GO_MODULES / module).glob("go.*")):
+            digest.update(file.read_bytes())
     return cache() / f"bin-{digest.hexdigest()[:12]}"
 
 
@@ -78,33 +84,41 @@ def binary(name: str) -> Path:
     return path
 
 
-def missing() -> list[str]:
+def on_demand(name: str) -> Path:
+    """The path of a program that `make setup` leaves out; it is built if it isn't yet.
+
+    Raises:
+        MissingToolError: no Go compiler could be had, or it did not compile.
+    """
+    build(ON_DEMAND)
+    return directory(ON_DEMAND) / name
+
+
+def missing(programs: Mapping[str, Program] = PROGRAMS) -> list[str]:
     """The programs that are not built yet, in the order in which they would be."""
-    return [name for name in PROGRAMS if not (directory() / name).exists()]
+    return [name for name in programs if not (directory(programs) / name).exists()]
 
 
-def build() -> None:
+def build(programs: Mapping[str, Program] = PROGRAMS) -> None:
     """Build what is missing, showing which program and how long; a second build at the same time waits for the first.
 
     Raises:
         MissingToolError: no Go compiler could be had, or a program did not compile.
     """
-    if not missing():
+    if not missing(programs):
         return
     with _one_at_a_time():
-        names = missing()
+        names = missing(programs)
         if not names:
             return
-        go = _go()
-        _say(f"building {len(names)} cluster programs into {directory()} (once; seven to ten minutes on two cores)")
+        go, folder = _go(), directory(programs)
+        _say(f"building {', '.join(names)} into {folder} (once; seven to ten minutes on two cores)")
         for number, name in enumerate(names, 1):
-            _build_one(go, name, f"[{number}/{len(names)}]")
+            _build_one(go, programs[name], folder / name, f"[{number}/{len(names)}]")
 
 
-def _build_one(go: Path, name: str, label: str) -> None:
-    program = PROGRAMS[name]
-    module = GO_MODULES / program.module
-    target = directory() / name
+def _build_one(go: Path, program: Program, target: Path, label: str) -> None:
+    module, name = GO_MODULES / program.module, target.name
     target.parent.mkdir(parents=True, exist_ok=True)
     half_built = target.with_suffix(".partial")
     flags = ["-mod=readonly", "-trimpath", "-buildvcs=false", f"-ldflags={_link_flags(program)}"]

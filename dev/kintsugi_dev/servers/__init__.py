@@ -1,4 +1,5 @@
-"""Real servers as local processes on 127.0.0.1: PostgreSQL, PgBouncer, Prometheus, exporters and a Service's relay.
+"""Real servers as local processes on 127.0.0.1: PostgreSQL, PgBouncer, Prometheus, Loki, exporters and a
+Service's relay.
 
 Each runs unprivileged in a directory of its own on a free port, is ready when `start` returns, and ends with us.
 """
@@ -9,6 +10,7 @@ from kintsugi_dev.servers.database import Database, fresh_database
 from kintsugi_dev.servers.directories import cache_directory, server_directory
 from kintsugi_dev.servers.errors import ClosedDirectoryError, MissingProgramError, ServerError, StartError
 from kintsugi_dev.servers.exporters import NodeExporter, PostgresExporter
+from kintsugi_dev.servers.loki import Loki
 from kintsugi_dev.servers.pgbouncer import PgBouncer
 from kintsugi_dev.servers.postgresql import PostgreSQL
 from kintsugi_dev.servers.process import eventually, free_port
@@ -20,6 +22,7 @@ __all__ = [
     "Certificates",
     "ClosedDirectoryError",
     "Database",
+    "Loki",
     "MissingProgramError",
     "NodeExporter",
     "PgBouncer",

@@ -26,6 +26,8 @@ ENTRIES: Final = 2000
 PAGES: Final = 4
 BODY_BYTES: Final = 4 << 20
 MOST_STREAMS: Final = 64
+WHOLE_STREAMS: Final = {"X-Loki-Response-Encoding-Flags": "categorize-labels"}
+"""Else Loki counts the level that it guesses of each line among the labels, and takes an error's lines apart."""
 
 
 class Loki:
@@ -145,7 +147,9 @@ class Loki:
         return self._session
 
     def _headers(self) -> dict[str, str]:
-        headers = {"X-Scope-OrgID": self._tenant} if self._tenant else {}
+        headers = dict(WHOLE_STREAMS)
+        if self._tenant:
+            headers["X-Scope-OrgID"] = self._tenant
         if self.endpoint.token:
             headers["Authorization"] = f"Bearer {self.endpoint.token}"
         elif self.endpoint.basic:
