@@ -61,8 +61,8 @@ def best_event_threshold(scores: Sequence[Floats], labels: Sequence[Bools], slac
         return float("inf")
     levels = np.unique(np.quantile(np.concatenate(list(scores)), np.linspace(0.3, 0.995, _LEVELS)))
     flags = [[one >= level for one in scores] for level in levels]
-    truth = np.concatenate(list(labels))
-    found = [(event_f1(one, labels, slack, beta), f1(np.concatenate(one), truth)) for one in flags]
+    events, truth = [spans(one) for one in labels], np.concatenate(list(labels))
+    found = [(_f_measure(one, events, slack, beta), f1(np.concatenate(one), truth)) for one in flags]
     best = max(range(len(levels)), key=lambda index: found[index])
     below = levels[best - 1] if best else levels[best]
     return float((levels[best] + below) / 2)
@@ -70,8 +70,10 @@ def best_event_threshold(scores: Sequence[Floats], labels: Sequence[Bools], slac
 
 def spans(flags: Bools) -> list[Span]:
     """The stretches of True, first to last index each."""
-    padded = np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8))
-    return list(zip(np.flatnonzero(padded == 1).tolist(), (np.flatnonzero(padded == -1) - 1).tolist(), strict=True))
+    padded = np.zeros(len(flags) + 2, dtype=np.bool_)
+    padded[1:-1] = flags
+    edges = np.flatnonzero(padded[1:] != padded[:-1]).tolist()
+    return [(first, after - 1) for first, after in zip(edges[::2], edges[1::2], strict=True)]
 
 
 def event_f1(flags: Sequence[Bools], labels: Sequence[Bools], slack: int = 0, beta: float = 1.0) -> float:
@@ -85,18 +87,26 @@ def event_f1(flags: Sequence[Bools], labels: Sequence[Bools], slack: int = 0, be
         slack: samples by which an alarm may miss the event's edge.
         beta: how many times as much recall counts as precision (van Rijsbergen's; 1 gives F1).
     """
-    counts = np.sum([event_counts(*one, slack) for one in zip(flags, labels, strict=True)], axis=0)
-    found, events, true, alarms = (int(one) for one in counts)
-    if not events or not alarms:
-        return float("nan") if not events else 0.0
-    recall, precision = found / events, true / alarms
+    return _f_measure(flags, [spans(truth) for truth in labels], slack, beta)
+
+
+def _f_measure(flags: Sequence[Bools], events: Sequence[list[Span]], slack: int, beta: float) -> float:
+    counts = np.sum([_counts(spans(one), real, slack) for one, real in zip(flags, events, strict=True)], axis=0)
+    found, many, true, alarms = (int(one) for one in counts)
+    if not many or not alarms:
+        return float("nan") if not many else 0.0
+    recall, precision = found / many, true / alarms
     weighed = beta**2 * precision + recall
     return (1 + beta**2) * precision * recall / weighed if weighed else 0.0
 
 
 def event_counts(flagged: Bools, truth: Bools, slack: int = 0) -> tuple[int, int, int, int]:
     """Of one run: events found, events, true alarms, alarms."""
-    real, raised = spans(truth), _merged(spans(flagged), slack)
+    return _counts(spans(flagged), spans(truth), slack)
+
+
+def _counts(flagged: list[Span], real: list[Span], slack: int) -> tuple[int, int, int, int]:
+    raised = _merged(flagged, slack)
     found = sum(any(_overlap(one, other, slack) for other in raised) for one in real)
     true = sum(any(_begins(one, other, slack) for other in real) for one in raised)
     return found, len(real), true, len(raised)

@@ -75,7 +75,7 @@ _HeadFor = Callable[[Shots], torch.Tensor]
 
 def begin(runs: Sequence[Run], seed: int) -> tuple[Headed, torch.Tensor, torch.Tensor, torch.Tensor]:
     """An encoder with a head that has learned nothing, and the training rows: features, labels, weights."""
-    features, labels, weights = rows(runs, seed)
+    features, labels, weights = rows(runs, seed, slow=False)
     random = np.random.default_rng(seed)
     net = layers((len(FEATURES), WIDTH, ENCODED), random, last=1.0)
     encoder = Encoder(tensor(features.mean(axis=0)), tensor(features.std(axis=0) + 1e-3), net)
