@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from kintsugi.api.database import JudgementStatus
 from kintsugi.engines.registry import ENGINES
-from kintsugi.loops.watch import Watch, new_watch
+from kintsugi.loops.watch import Watch, new_watch, reach
 from kintsugi.shell.prometheus import Samples
 from kintsugi_dev.builders import a_database
 
@@ -53,6 +54,34 @@ def test_after_an_incident_its_samples_stay_out_of_the_reference() -> None:
 
     assert len(times) > 0
     assert not ((times >= opened) & (times <= closed)).any()
+
+
+def test_what_a_label_silences_stays_out_of_the_reference_for_good() -> None:
+    database, watch = a_database(), a_watch(100)
+    interval = watch.buffer.frame.interval
+    began, ended = START + 60 * interval, START + 80 * interval
+
+    watch.silenced(began, ended)
+    during = watch.reference(database, START + 100 * interval).times
+    watch.silenced(None, ended)
+    after = watch.reference(database, START + 100 * interval).times
+
+    assert during[-1] < began
+    assert after[-1] > ended
+    assert not ((after >= began) & (after <= ended)).any()
+
+
+def test_a_restart_knows_since_when_something_is_silenced() -> None:
+    since = datetime.fromtimestamp(START - 7200, UTC)
+    database = a_database()
+    judgement = JudgementStatus(anomalies=0, normals=1, silent_since=since)
+    database = database.model_copy(update={"status": database.status.model_copy(update={"judgement": judgement})})
+
+    watch = new_watch(database, ENGINES["postgresql"], START)
+
+    assert watch.state.silent_since == since.timestamp()
+    assert watch.silences == [(since.timestamp(), None)]
+    assert reach(database, START) > 7200 + database.spec.reference.window.total_seconds()
 
 
 def test_what_a_person_accepts_as_normal_is_learned_from_its_beginning_on() -> None:

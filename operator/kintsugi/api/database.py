@@ -187,6 +187,9 @@ class JudgementStatus(Status):
         default="", description="The known kind that is nearest: the same, or what comes closest where it is unknown."
     )
     class_probability: str = Field(default="", description="The probability of the nearest kind, 0 to 1.")
+    silent_since: Time | None = Field(
+        default=None, description="Since when something is silenced by an example that is labelled normal."
+    )
     sentence: str = Field(default="", description="All of it in words.")
 
 

@@ -56,7 +56,7 @@ class Opinion:
     database's own examples that were used. `unusual` are the signals that it finds furthest from normal, with their
     deviation in scales of the reference. `fault_class` is empty where nothing is wrong and nobody asked; where it is
     unknown, `nearest_class` is what comes closest, and `class_probability` is of that one. `model` names the bundle;
-    empty when only the examples count.
+    empty when only the examples count. `silent_since` (Unix seconds) is since when something is silenced by an example.
     """
 
     model: str
@@ -69,6 +69,7 @@ class Opinion:
     nearest_class: str = ""
     class_probability: float = 0.0
     effect: Effect = Effect.NOTHING
+    silent_since: float | None = None
 
     @property
     def sentence(self) -> str:

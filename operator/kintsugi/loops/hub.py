@@ -264,7 +264,7 @@ class Hub:
         observed = [_observed(*pair, now, learned=uses) for pair, uses in zip(due, learned, strict=True)]
         verdicts = self._detection.detect(observed, now)
         for (_, watch), (anomaly, state) in zip(due, verdicts, strict=True):
-            watch.anomaly, watch.state, watch.judged_at = anomaly, state, watch.buffer.newest
+            watch.judged(anomaly, state, now)
         self._detection.say((watch, uses) for (_, watch), uses in zip(due, learned, strict=True))
         await asyncio.gather(
             *(self._guarded(watch.key, self._databases.cycle(database, watch, now)) for database, watch in due)

@@ -51,8 +51,9 @@ class Log:
 class Watch:
     """One database. Rebuilt from Prometheus and the object's status when the operator restarts.
 
-    `incidents` are (start, end) in Unix seconds of the anomalies seen, end None while one is open; they are kept
-    out of the reference, and `frozen` is the reference as it was when the open one began. `judged_at` is the newest
+    `incidents` are (start, end) in Unix seconds of the anomalies seen, end None while one is open; `silences` the same
+    of what was silenced by a label. Both are kept out of the reference: what lasts longer than its label must not have
+    become normal by then. `frozen` is the reference as it was when the open incident began. `judged_at` is the newest
     sample that detection has seen. `uid` and `spec_generation` say for which object, and which generation of it,
     the buffer was made: a changed spec, and another database of the same name, begin anew. `due` is a time of the
     monotonic clock. `said` are the incidents of which it was said that they opened or closed: once, however often
@@ -66,6 +67,7 @@ class Watch:
     buffer: RingBuffer
     state: DetectorState = field(default_factory=DetectorState)
     incidents: list[tuple[float, float | None]] = field(default_factory=list)
+    silences: list[tuple[float, float | None]] = field(default_factory=list)
     frozen: Frame | None = None
     judged_at: float | None = None
     offers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -102,7 +104,7 @@ class Watch:
         now = now if self.judged_at is None else min(now, self.judged_at + self.buffer.frame.interval)
         since = database.status.reference_since
         frame = self.buffer.frame if since is None else self.buffer.frame.between(since.timestamp(), now + 1)
-        return reference(frame, self.incidents, now, database.spec.reference.window.total_seconds())
+        return reference(frame, [*self.incidents, *self.silences], now, database.spec.reference.window.total_seconds())
 
     def freeze(self, database: MonitoredDatabase, now: float) -> None:
         """Keep the present reference, however long the incident lasts."""
@@ -113,6 +115,7 @@ class Watch:
         """A person says that what looks like an incident is how the database is now: learn anew from here."""
         if self.incidents and self.incidents[-1][1] is None:
             del self.incidents[-1]
+        self.silenced(None, self.buffer.newest or 0.0)
         self.frozen, self.state = None, DetectorState()
 
     def opened(self, at: float) -> None:
@@ -126,6 +129,19 @@ class Watch:
             self.incidents[-1] = (self.incidents[-1][0], at)
         self.frozen = None
 
+    def judged(self, anomaly: Anomaly, state: DetectorState, now: float) -> None:
+        """Detection has seen all that is in the buffer."""
+        self.anomaly, self.state, self.judged_at = anomaly, state, self.buffer.newest
+        self.silenced(state.silent_since, now)
+
+    def silenced(self, since: float | None, now: float) -> None:
+        """Something is silenced by a label since `since`, or nothing is any more."""
+        still = bool(self.silences) and self.silences[-1][1] is None
+        if since is not None and not still:
+            self.silences.append((since, None))
+        elif since is None and still:
+            self.silences[-1] = (self.silences[-1][0], now)
+
     def says(self, what: str) -> bool:
         """Whether this is news; it is none the next time."""
         news = what not in self.said
@@ -134,20 +150,32 @@ class Watch:
 
 
 def reach(database: MonitoredDatabase, now: float) -> float:
-    """How many seconds back what is normal must be looked for: the window before now, or before the open incident.
+    """How many seconds back what is normal must be looked for: the window before now, an open incident or a silence.
 
     Found open after a restart, an incident could never be judged again if what came before it were not read.
     """
-    incident, window = database.status.incident, database.spec.reference.window.total_seconds()
+    window = database.spec.reference.window.total_seconds()
     interval = database.spec.metrics.scrape_interval.total_seconds()
-    open_for = max(0.0, now - incident.opened_at.timestamp() + GUARD + GUARD_SAMPLES * interval) if incident else 0.0
-    return min(window + open_for, max(window, MOST_SAMPLES * interval))
+    began = min((start for start in (_opened_at(database), _silent_since(database)) if start is not None), default=None)
+    lasts = 0.0 if began is None else max(0.0, now - began + GUARD + GUARD_SAMPLES * interval)
+    return min(window + lasts, max(window, MOST_SAMPLES * interval))
+
+
+def _opened_at(database: MonitoredDatabase) -> float | None:
+    incident = database.status.incident
+    return incident.opened_at.timestamp() if incident else None
+
+
+def _silent_since(database: MonitoredDatabase) -> float | None:
+    judgement = database.status.judgement
+    return judgement.silent_since.timestamp() if judgement and judgement.silent_since else None
 
 
 def new_watch(database: MonitoredDatabase, engine: Engine, now: float) -> Watch:
     """A watch with an empty buffer that holds the reference window and what follows it; `now` in Unix seconds."""
     interval = database.spec.metrics.scrape_interval.total_seconds()
     span = reach(database, now) + BUFFER_MARGIN
+    opened, silent = _opened_at(database), _silent_since(database)
     return Watch(
         key=database.metadata.key,
         uid=database.metadata.uid,
@@ -155,7 +183,9 @@ def new_watch(database: MonitoredDatabase, engine: Engine, now: float) -> Watch:
         spec_generation=database.metadata.generation,
         buffer=RingBuffer(engine.catalogue.names(), interval, int(span / interval) + 1),
         # At once: judged against a reference that holds it, an open incident would look over.
-        incidents=[(incident.opened_at.timestamp(), None)] if (incident := database.status.incident) else [],
+        incidents=[] if opened is None else [(opened, None)],
+        silences=[] if silent is None else [(silent, None)],
+        state=DetectorState(silent_since=silent),
     )
 
 

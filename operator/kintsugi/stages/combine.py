@@ -18,13 +18,14 @@ def combined(evidence: Floats, tamed: Floats, likeness: Floats, symptom: Floats)
     """Evidence per row `[T]`, 1 is the flagging threshold.
 
     1. **Statistics decide**, as long as a database has no examples. A model that has never seen the database does not:
-       on the lab's runs it found what the statistics found, as a rule no sooner, and raised half as many false alarms
-       again (docs/detection.md). Its probability is shown, and that is all.
+       on the lab's runs it found what the statistics found, as a rule no sooner, and raised twice as many false alarms
+       (docs/detection.md). Its probability is shown, and that is all.
     2. **An anomaly that is known here opens sooner**: with anomalous examples of this database, two of three samples
        that the model finds like them are enough, if a symptom has left its band as well. It is the model that weighs
        which signals tell; the symptom keeps it from alarming at what hurts nobody.
     3. **What is known to be normal silences**, unless the model finds it like a known anomaly. Only a label can do
-       that; the model alone never silences: with examples of other faults only, it took two real ones for normal.
+       that; the model alone never silences: with examples of other faults only, it took real ones for normal
+       (docs/decisions/0011-statistics-decide.md).
 
     Args:
         evidence: what the statistics say.

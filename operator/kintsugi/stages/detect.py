@@ -49,7 +49,7 @@ REFIT_SAMPLES: Final = 30
 
 PROVISIONAL: Final = 10
 """Samples of a reference from which on a database is judged provisionally while it still learns. With 10 all of the
-lab's faults are found as with 30, and the harmless runs raise one alarm more (docs/detection.md)."""
+lab's faults are found as with 30, and the harmless runs raise three alarms more (docs/detection.md)."""
 
 OUTSIDE: Final = frozenset({"client", "pooler", "host-cpu", "host-memory", "host-io"})
 """Components that are measured without the database server: their metrics arrive when it is gone."""

@@ -248,7 +248,8 @@ def _concluded(prepared: Prepared, taught: _Taught, seen: _Seen | None, name: st
     state = replace(state, silent_since=_silent_since(rows.evidence, evidence, rows.times, observed.state))
     if seen is None and taught is NOTHING:
         return anomaly, state
-    return replace(anomaly, opinion=_opinion(prepared, taught, seen, name, evidence)), state
+    opinion = replace(_opinion(prepared, taught, seen, name, evidence), silent_since=state.silent_since)
+    return replace(anomaly, opinion=opinion), state
 
 
 def _opinion(prepared: Prepared, taught: _Taught, seen: _Seen | None, name: str, evidence: Floats) -> Opinion:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from kintsugi.api.action import HealingAction, Phase
 from kintsugi.api.database import ComponentStatus, IncidentStatus, JudgementStatus, UnusualStatus
@@ -74,6 +75,7 @@ def judgement_of(anomaly: Anomaly) -> JudgementStatus | None:
         fault_class=seen.fault_class,
         nearest_class=seen.nearest_class,
         class_probability=f"{seen.class_probability:.2f}" if seen.fault_class else "",
+        silent_since=None if seen.silent_since is None else datetime.fromtimestamp(seen.silent_since, UTC),
         sentence=seen.sentence,
     )
 
