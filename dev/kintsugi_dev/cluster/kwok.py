@@ -111,6 +111,7 @@ def _configuration() -> dict[str, object]:
             "bindAddress": "127.0.0.1",  # its default listens everywhere, etcd without TLS
             "kubeAuthorization": True,
             "kubeAdmission": True,
+            "enableCRDs": ["Logs"],  # a test says what a container has written: the kubelet's part, by kwok
             "heartbeatFactor": 1,  # 5 by default: a dead node would be noticed after 200 s
             "etcdPort": etcd,
             "etcdPeerPort": peer,

@@ -164,7 +164,7 @@ def _summary(scores: Scores) -> str:
     said = f"{rows} rows, {int(scores.alarm.sum())} of them anomalous"
     if not silent:
         return said
-    why = "no column of the reference is measured there"
+    why = "no column of the reference is measured there, or only counters without a row before"
     if silent == rows:
         return f"{rows} rows, none of which could be judged ({why})"
     return f"{said} and {silent} not judged ({why})"

@@ -1,13 +1,14 @@
 """Reading anybody's metrics: CSV or Parquet, time in the first column, numbers in the others.
 
 Safe behaviour, documented in docs/detect.md: an empty cell, `NaN`, `null` and an infinity are missing. Everything else
-that isn't a number is refused, naming the column and the row (rows count from 1, without the header). What a cell says
-never depends on the cells beside it, nor on whether it is text in a CSV or in a Parquet file.
+that isn't a number is refused, naming the column and the row (rows count from 1, without the header and empty lines).
+What a cell says never depends on the cells beside it, nor on whether it is text in a CSV or in a Parquet file.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +32,7 @@ _PER_SECOND: Final = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 
 _MISSING: Final = ("", "NaN", "nan", "NAN", "null", "NULL", "NA", "N/A", "None", "-")
 _TRUTH: Final = {"true": 1.0, "false": 0.0}
+_ROW: Final = re.compile(r"Row #(\d+)")
 _SEPARATORS: Final = {b";": "semicolons", b"\t": "tabs", b"|": "bars (|)"}
 
 _NUMBER: Final = "a number"
@@ -163,6 +165,7 @@ def _content(file: Path) -> Any:
         raise TableError(f"there is no file {file}: check the path") from None
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         detail = str(error).splitlines()[0] if str(error) else type(error).__name__
+        detail = _ROW.sub(lambda found: f"row {int(found[1]) - 1}", detail)  # Arrow counts the header, too
         kind = "a Parquet file" if _is_parquet(file) else "a comma-separated table with a header, in UTF-8"
         raise TableError(f"{file} can't be read as {kind}: {detail}") from None
 

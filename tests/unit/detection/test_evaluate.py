@@ -90,6 +90,15 @@ def test_a_difference_is_over_the_seeds_that_both_have(tmp_path: Path, toy_runs:
     assert (found["seeds"]["the truth"]["dbsherlock raw"], found["seeds"]["one seed"]["dbsherlock raw"]) == (2, 1)
 
 
+@pytest.mark.parametrize(
+    "part", [["--trial", "dbsherlock"], ["--method", "stack"], ["--seeds", "1"], ["--draws", "20"], ["--fold", "tpcc"]]
+)
+def test_figures_of_a_part_never_take_the_place_of_those_of_all(part: list[str]) -> None:
+    assert evaluate.destination(evaluate.parser().parse_args(["summary"])) == evaluate.TO
+    assert evaluate.destination(evaluate.parser().parse_args(["summary", *part])) == evaluate.PART
+    assert evaluate.destination(evaluate.parser().parse_args(["summary", *part, "--to", "here"])) == Path("here")
+
+
 def test_what_was_found_out_about_the_diagnosis_stays_in_the_results(tmp_path: Path) -> None:
     file = tmp_path / "detection.json"
     assert evaluate.diagnosed(file) == {}

@@ -164,7 +164,24 @@ def test_rows_that_can_not_be_judged_are_counted(files: Files, capsys: pytest.Ca
     holes = {f"m{index}": np.where(np.arange(40) < 30, 1.0, np.nan) for index in range(6)}
     status, _ = detect(files(input=holes))
     assert status == 0
-    assert "anomalous and 6 not judged (no column of the reference is measured there)" in capsys.readouterr().err
+    assert (
+        "anomalous and 6 not judged (no column of the reference is measured there, or only" in capsys.readouterr().err
+    )
+
+
+def test_of_counters_alone_the_first_row_says_nothing_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def counting(rows: int) -> str:
+        return "time,calls\n" + "".join(f"{row},{10 * row + row % 3}\n" for row in range(rows))
+
+    (tmp_path / "reference.csv").write_text(counting(40))
+    (tmp_path / "input.csv").write_text(counting(5))
+    files = {name: tmp_path / f"{name}.csv" for name in ("reference", "input")}
+    output = tmp_path / "scores.csv"
+    options = [f"--{name}={file}" for name, file in files.items()]
+
+    assert main(["detect", *options, f"--output={output}"]) == 0
+    assert "1 not judged" in capsys.readouterr().err
+    assert csv.read_csv(output)["judged"].to_pylist() == [0, 1, 1, 1, 1]
 
 
 def test_an_input_that_measures_nothing_is_not_called_normal(files: Files, capsys: pytest.CaptureFixture[str]) -> None:

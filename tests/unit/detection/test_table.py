@@ -187,6 +187,11 @@ def test_a_missing_file_and_a_folder_that_is_not_there_are_named(tmp_path: Path)
         write(tmp_path / "no" / "out.csv", {"a": [1]})
 
 
+def test_a_row_with_a_cell_too_few_is_named_as_all_rows_are(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match=r"row 3: Expected 3 columns, got 2"):
+        reading(tmp_path, "time,a,b\n1,2,3\n2,3,4\n3,4\n")
+
+
 def test_a_damaged_parquet_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m.parquet").write_bytes(b"PAR1 and then nothing")
     with pytest.raises(TableError, match="can't be read as a Parquet file"):
