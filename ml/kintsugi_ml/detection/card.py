@@ -27,6 +27,8 @@ COMPARED: Final = (
     "dbsherlock masked, other run",
     "lab unseen class",
     "lab unseen workload",
+    "dbsherlock 5 s",
+    "lab unseen workload 5 s",
     "lab, learned on DBSherlock only",
 )
 META: Final = ("MAML, fast signal weights", "MAML, first order", "relation network")
