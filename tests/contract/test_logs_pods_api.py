@@ -15,7 +15,8 @@ from kintsugi.engines.postgresql.logs.formats import decoder
 from kintsugi.shell.kube import Kube, load_api_client
 from kintsugi.shell.logs.pods import PodLogs
 from kintsugi.shell.logs.source import LogError, Position
-from kintsugi_dev.cluster import Cluster
+from kintsugi_dev.cluster import Cluster, CommandError
+from kintsugi_dev.servers import eventually
 
 LABELS = {"app": "orders"}
 CONTAINER = "postgres"
@@ -33,6 +34,7 @@ class Pod:
         for made in (self._logs(), self._pod()):
             cluster.kubectl("apply", "-f", "-", input=json.dumps(made))
         cluster.kubectl("-n", namespace, "wait", "--for=condition=Ready", "pod/orders-0", "--timeout=60s")
+        assert eventually(self._answered, 30)  # kwok watches Logs as a kubelet does pods: it knows them a little later
 
     def _pod(self) -> dict[str, Any]:
         containers = [{"name": name, "image": "postgres:15"} for name in (CONTAINER, "exporter")]
@@ -43,6 +45,13 @@ class Pod:
         spec = {"logs": [{"containers": [CONTAINER], "logsFile": str(self.file)}]}
         metadata = {"name": "orders-0", "namespace": self.namespace}
         return {"apiVersion": "kwok.x-k8s.io/v1alpha1", "kind": "Logs", "metadata": metadata, "spec": spec}
+
+    def _answered(self) -> bool:
+        try:
+            self.cluster.kubectl("-n", self.namespace, "logs", "orders-0", "-c", CONTAINER)
+        except CommandError:
+            return False
+        return True
 
     def writes(self, word: str, at: float) -> None:
         """As a container runtime keeps it: time, stream, whether the line is whole, the line."""
