@@ -31,10 +31,12 @@ class Pod:
         self.source = PodLogs(kube, namespace, LABELS, CONTAINER, lambda since: decoder("jsonlog", None, since))
         self.position = Position(self.start - 60)
         file.touch()
-        for made in (self._logs(), self._pod()):
-            cluster.kubectl("apply", "-f", "-", input=json.dumps(made))
+        cluster.kubectl("create", "namespace", namespace)
+        assert self._done("apply", "-f", "-", input=json.dumps(self._logs()))
+        # A new namespace gets its service account a little later, and kwok hears of Logs a little later.
+        assert eventually(lambda: self._done("apply", "-f", "-", input=json.dumps(self._pod())), 30)
         cluster.kubectl("-n", namespace, "wait", "--for=condition=Ready", "pod/orders-0", "--timeout=60s")
-        assert eventually(self._answered, 30)  # kwok watches Logs as a kubelet does pods: it knows them a little later
+        assert eventually(lambda: self._done("-n", namespace, "logs", "orders-0", "-c", CONTAINER), 30)
 
     def _pod(self) -> dict[str, Any]:
         containers = [{"name": name, "image": "postgres:15"} for name in (CONTAINER, "exporter")]
@@ -46,9 +48,9 @@ class Pod:
         metadata = {"name": "orders-0", "namespace": self.namespace}
         return {"apiVersion": "kwok.x-k8s.io/v1alpha1", "kind": "Logs", "metadata": metadata, "spec": spec}
 
-    def _answered(self) -> bool:
+    def _done(self, *arguments: str, input: str | None = None) -> bool:
         try:
-            self.cluster.kubectl("-n", self.namespace, "logs", "orders-0", "-c", CONTAINER)
+            self.cluster.kubectl(*arguments, input=input)
         except CommandError:
             return False
         return True
@@ -66,17 +68,25 @@ class Pod:
         return [line.template for line in batch.lines]
 
 
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster of its own: in the shared one, after all that other tests do to it, kwok didn't hear of new Logs."""
+    fresh = Cluster.up(tmp_path_factory.mktemp("logs"), chart=False)
+    try:
+        yield fresh
+    finally:
+        fresh.down()
+
+
 @pytest.fixture
-def kube(cluster: Cluster) -> Iterator[Kube]:
-    kube = Kube(load_api_client(str(cluster.kubeconfig)))
+def kube(fresh: Cluster) -> Iterator[Kube]:
+    kube = Kube(load_api_client(str(fresh.kubeconfig)))
     yield kube
     kube.close()
 
 
-async def test_only_what_a_container_wrote_since_is_read(
-    cluster: Cluster, namespace: str, tmp_path: Path, kube: Kube
-) -> None:
-    pod = Pod(cluster, namespace, tmp_path / "orders.log", kube)
+async def test_only_what_a_container_wrote_since_is_read(fresh: Cluster, tmp_path: Path, kube: Kube) -> None:
+    pod = Pod(fresh, "shop", tmp_path / "orders.log", kube)
     pod.writes("one", 1)
     pod.writes("two", 1)
     assert await pod.words() == ["one", "two"]
@@ -86,10 +96,8 @@ async def test_only_what_a_container_wrote_since_is_read(
     assert await pod.words() == []
 
 
-async def test_a_container_that_is_not_there_is_told(
-    cluster: Cluster, namespace: str, tmp_path: Path, kube: Kube
-) -> None:
-    pod = Pod(cluster, namespace, tmp_path / "orders.log", kube)
-    pod.source = PodLogs(kube, namespace, LABELS, "pooler", lambda since: decoder("jsonlog", None, since))
+async def test_a_container_that_is_not_there_is_told(fresh: Cluster, tmp_path: Path, kube: Kube) -> None:
+    pod = Pod(fresh, "stock", tmp_path / "orders.log", kube)
+    pod.source = PodLogs(kube, pod.namespace, LABELS, "pooler", lambda since: decoder("jsonlog", None, since))
     with pytest.raises(LogError, match="pooler"):
         await pod.words()
