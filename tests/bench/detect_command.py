@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from kintsugi.domain.frame import Floats
-from kintsugi_ml.detection.table import write
+from kintsugi_ml.detection.files import write
 
 REFERENCE = 120
 LABELLED = 10

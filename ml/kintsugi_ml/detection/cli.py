@@ -13,10 +13,12 @@ from typing import Any, Final
 import numpy as np
 
 from kintsugi.domain.frame import Floats
+from kintsugi_ml.detection.cells import LABEL
 from kintsugi_ml.detection.detector import LEAST_REFERENCE, Detector, Scores, Watch
 from kintsugi_ml.detection.errors import ReferenceDataError, SupportError, TableError
+from kintsugi_ml.detection.files import refuse_to_overwrite, write
 from kintsugi_ml.detection.model import SHIPPED, load
-from kintsugi_ml.detection.table import LABEL, Table, on_grid, read, write
+from kintsugi_ml.detection.table import Table, on_grid, read
 from kintsugi_ml.detection.tokens import context
 
 TOP: Final = 3
@@ -58,12 +60,15 @@ def detect(arguments: argparse.Namespace) -> int:
     Raises:
         DetectionError: whatever is wrong with the files.
     """
-    files = [arguments.reference, arguments.input, *([arguments.support] if arguments.support else [])]
-    reference, new, *support = (read(file, arguments.ignore) for file in files)
-    _refuse_unknown(arguments.ignore, (reference, new, *support))
-    watch, known = learn(reference, Detector(load(arguments.model)), arguments.interval)
-    _compare(watch, known, new, support=False)
-    for table in support:
+    ignore = [name.strip() for name in arguments.ignore]
+    support = [arguments.support] if arguments.support else []
+    refuse_to_overwrite(arguments.output, [arguments.reference, arguments.input, *support])
+    reference, *labelled = (read(file, ignore) for file in (arguments.reference, *support))
+    new = read(arguments.input, ignore, labels=False)
+    _refuse_unknown(ignore, (reference, new, *labelled))
+    watch, known = learn(_shared(reference, new), Detector(load(arguments.model)), arguments.interval)
+    _sampled_alike(watch.reference.interval, new, support=False)
+    for table in labelled:
         watch = remember(watch, known, table)
     scores = score(watch, known, new)
     write(arguments.output, columns(new, known, scores))
@@ -74,7 +79,7 @@ def detect(arguments: argparse.Namespace) -> int:
 def learn(reference: Table, detector: Detector, interval: float | None = None) -> tuple[Watch, tuple[str, ...]]:
     """What is normal in a table, and the columns that it can be said of."""
     reference = _normal(reference)
-    step = _usable(reference, reference.interval() if interval is None else interval)
+    step = _usable(reference, interval)
     measured = dict(zip(reference.columns, (~np.isnan(reference.values)).sum(axis=0).tolist(), strict=True))
     known = tuple(name for name, rows in measured.items() if rows >= LEAST_REFERENCE)
     if not known:
@@ -82,12 +87,10 @@ def learn(reference: Table, detector: Detector, interval: float | None = None) -
         raise ReferenceDataError(
             f"every column of {reference.file} is {what}: give rows in which something is measured"
         )
-    for name, rows in measured.items():
-        if not rows:
-            _note(f"column {name!r} is empty in {reference.file} and left out")
-        elif rows < LEAST_REFERENCE:
-            what = f"is measured in {rows} of {len(reference.times)} rows of {reference.file}"
-            _note(f"column {name!r} {what} and left out: {LEAST_REFERENCE} are needed")
+    never = [repr(name) for name, rows in measured.items() if not rows]
+    rarely = [f"{name!r} ({rows} rows)" for name, rows in measured.items() if 0 < rows < LEAST_REFERENCE]
+    _note_columns(f"left out, as {reference.file} doesn't measure", never)
+    _note_columns(f"left out, as fewer than {LEAST_REFERENCE} rows of {reference.file} measure", rarely)
     values, _ = on_grid(reference.times, reference.aligned(known), step, context(step))
     return detector.learn(values, step), known
 
@@ -98,7 +101,12 @@ def remember(watch: Watch, known: tuple[str, ...], support: Table) -> Watch:
         raise SupportError(f"the column `label` of {support.file} is ignored: leave out --ignore label, or the support")
     if support.labels is None:
         raise SupportError(f"{support.file} has no column `label`: add one with 1 (anomalous) or 0 (normal)")
-    _compare(watch, known, support, support=True)
+    common = set(known) & set(support.columns)
+    if not common:
+        raise SupportError(f"{support.file} has no column that is judged: {_unlike(support.columns, known)}")
+    absent = [repr(name) for name in known if name not in support.measured()]
+    _note_columns(f"taken as normal in {support.file}, which doesn't measure", absent)
+    _sampled_alike(watch.reference.interval, support, support=True)
     if not support.labels.any():
         _note(f"{support.file} has no anomalous row (label 1): only what is normal is learned from it")
     elif support.labels.all():
@@ -151,10 +159,9 @@ def _refuse_unknown(ignored: Sequence[str], tables: Sequence[Table]) -> None:
     there = dict.fromkeys(name for table in tables for name in (*table.columns, *table.ignored))
     for name in ignored:
         if not any(name in table.ignored for table in tables):
-            names = [repr(one) for one in there]
             raise TableError(
                 f"--ignore {name}: no file has such a column after its first, the time:"
-                f" there are {', '.join(names[:LISTED])}{', …' if len(names) > LISTED else ''}"
+                f" there are {_listed([repr(one) for one in there])}"
             )
 
 
@@ -203,10 +210,22 @@ def _normal(reference: Table) -> Table:
     return kept
 
 
-def _usable(reference: Table, step: float) -> float:
-    """The interval, with a note when the detector was never measured for such a one; refused when it is none."""
+def _usable(reference: Table, given: float | None) -> float:
+    """The interval, with a note when the detector was never measured for such a one; refused when it is none.
+
+    Args:
+        reference: rows in which all was well.
+        given: what the user says that it is; it must be the median of the rows' distances or the smallest.
+    """
+    usual = reference.interval()
+    step = usual if given is None else given
     if not np.isfinite(step) or step <= 0:
         raise ReferenceDataError(f"the interval of {reference.file} is {step:g} s: give the seconds between two rows")
+    if _differ(usual, step) and _differ(reference.closest(), step):
+        raise ReferenceDataError(
+            f"--interval {step:g}: {reference.file} has a row every {usual:g} s, {reference.closest():g} s apart at the"
+            " closest: leave the option out, or give files with such an interval"
+        )
     least, most = MEASURED
     if not least <= round(step, 1) <= most:
         _note(
@@ -216,18 +235,32 @@ def _usable(reference: Table, step: float) -> float:
     return step
 
 
-def _compare(watch: Watch, known: tuple[str, ...], table: Table, *, support: bool) -> None:
-    """Refuse a table that doesn't fit the reference, and say what is left out."""
-    common = set(known) & set(table.columns)
+def _shared(reference: Table, new: Table) -> Table:
+    """The reference with the columns that the input measures, too: any other would count as normal in every row.
+
+    What is left out is said. Where the input measures nothing at all, all common columns are kept.
+
+    Raises:
+        TableError: there is no common one.
+    """
+    there = set(new.columns)
+    common = [name for name in reference.columns if name in there]
     if not common:
-        raise TableError(f"{table.file} has no column of the reference ({', '.join(known[:3])}, …): are they the same?")
-    for name in table.columns:
-        if name not in common:
-            _note(f"column {name!r} of {table.file} is left out: the reference has nothing to compare it with")
-    if len(common) < len(known):
-        absent = ", ".join(repr(name) for name in known if name not in common)
-        _note(f"missing in {table.file}, but in the reference: {absent}")
-    _sampled_alike(watch.reference.interval, table, support=support)
+        names = _unlike(new.columns, reference.columns)
+        raise TableError(f"{new.file} has no column of the reference: {names}")
+    measured = set(new.measured())
+    kept = [name for name in common if name in measured] or common
+    unknown = there.difference(reference.columns)
+    new_ones = [repr(name) for name in new.columns if name in unknown]
+    _note_columns(f"left out of {new.file}, as {reference.file} doesn't have", new_ones)
+    absent = [repr(name) for name in reference.columns if name not in kept]
+    _note_columns(f"left out, as {new.file} doesn't measure", absent)
+    return reference.only(kept)
+
+
+def _unlike(given: Sequence[str], wanted: Sequence[str]) -> str:
+    has, needs = (_listed([repr(name) for name in names], 3) for names in (given, wanted))
+    return f"it has {has}, the reference {needs}"
 
 
 def _sampled_alike(usual: float, table: Table, *, support: bool) -> None:
@@ -248,6 +281,16 @@ def _sampled_alike(usual: float, table: Table, *, support: bool) -> None:
 
 def _differ(step: float, usual: float) -> bool:
     return abs(step - usual) > DIFFERENT * usual
+
+
+def _note_columns(what: str, columns: Sequence[str]) -> None:
+    """A note that this was done to these columns; none if there are none."""
+    if columns:
+        _note(f"{what} {'it' if len(columns) == 1 else 'them'}: {_listed(columns)}")
+
+
+def _listed(names: Sequence[str], most: int = LISTED) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _note(text: str) -> None:

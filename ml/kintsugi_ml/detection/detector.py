@@ -152,8 +152,8 @@ class Detector:
         """
         values = _batch(reference, "the reference", ReferenceDataError)
         floor, hurts = (_per_signal(one, name, values.shape[2]) for one, name in ((floor, "floor"), (hurts, "hurts")))
-        if not np.isfinite(interval) or interval <= 0:
-            raise ReferenceDataError(f"the sampling interval is {interval} s: give the seconds between two samples")
+        if not isinstance(interval, int | float | np.number) or not 0 < interval < np.inf:
+            raise ReferenceDataError(f"the sampling interval is {interval!r}: give the seconds between two samples")
         if values.shape[1] < LEAST_REFERENCE:
             raise ReferenceDataError(
                 f"the reference has {values.shape[1]} samples: give at least {LEAST_REFERENCE}, better 25 or more"

@@ -32,6 +32,7 @@ _QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
 _NORMAL_QUARTILES: Final = 1.349  # between the quartiles of a normal distribution, in standard deviations
 _LEAST_QUARTILES: Final = 0.1  # of the standard deviation: a signal that mostly stands still still has a scale
 _COUNTS: Final = 0.2  # of the steps in the reference go up, and none goes down: a counter
+_SURELY: Final = 8  # steps up and none down are a counter, however rare they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,22 +88,43 @@ def learn(reference: Floats, floor: Floats | None = None) -> Normal:
 
 
 def counters(reference: Floats) -> Bools:
-    """Which signals `[D, S]` only ever count up in the reference `[D, R, S]`: their steps are what means something."""
-    step = np.diff(reference, axis=1)
-    measured = np.maximum((~np.isnan(step)).sum(axis=1), 1)
+    """Which signals `[D, S]` only ever count up in the reference `[D, R, S]`: their steps are what means something.
+
+    Fewer than eight rises say so only when they are frequent: of 74 signals of real runs that rose four times in 25
+    samples, and not more often, 64 fell afterwards: levels that were filling up.
+    """
+    step, _ = _differences(reference)
+    known = np.maximum((~np.isnan(step)).sum(axis=1), 1)
     rises = (step > 0).sum(axis=1)
-    return np.asarray((rises >= 4) & (rises >= _COUNTS * measured) & ~(step < 0).any(axis=1))
+    often = (rises >= 4) & (rises >= _COUNTS * known)
+    return np.asarray((often | (rises >= _SURELY)) & ~(step < 0).any(axis=1))
 
 
 def steps(values: Floats, counting: Bools) -> Floats:
-    """The values `[D, T, S]`, counters `[D, S]` as their steps; the first one, and one after a reset, is missing."""
+    """The values `[D, T, S]`, counters `[D, S]` as their steps.
+
+    A step over blank cells is what it is per sample. The first one is missing, and one after a reset, and one after a
+    sample in which nothing at all was measured.
+    """
     if not counting.any():
         return values
-    out = values.copy()
-    step = np.diff(values, axis=1)
-    np.copyto(out[:, 1:], np.where(step < 0, np.nan, step), where=counting[:, None])
-    np.copyto(out[:, :1], np.nan, where=counting[:, None])
-    return out
+    step, over_hole = _differences(values)
+    return np.where(counting[:, None], np.where((step < 0) | over_hole, np.nan, step), values)
+
+
+def _differences(values: Floats) -> tuple[Floats, Bools]:
+    """How far each value `[D, T, S]` is from the last one measured, per sample; and over which `[D, T, S]` of these
+    there is a sample in which nothing at all was measured.
+    """
+    blank, rows = np.isnan(values), np.arange(values.shape[1])[:, None]
+    if not blank.any():
+        return np.diff(values, axis=1, prepend=np.nan), np.zeros(values.shape, dtype=np.bool_)
+    seen = np.maximum.accumulate(np.where(blank, -1, rows), axis=1)
+    last = np.concatenate([np.full_like(seen[:, :1], -1), seen[:, :-1]], axis=1)
+    hole = np.maximum.accumulate(np.where(blank.all(axis=2, keepdims=True), rows, -1), axis=1)
+    before = np.take_along_axis(values, np.maximum(last, 0), axis=1)
+    step = np.where(last < 0, np.nan, (values - before) / np.maximum(rows - last, 1))
+    return step, np.asarray(last < hole)
 
 
 def measured(values: Floats) -> Bools:
@@ -111,8 +133,10 @@ def measured(values: Floats) -> Bools:
 
 
 def finite(values: Floats) -> Floats:
-    """The values as float64 with infinities as missing, and none beyond `HUGE`."""
+    """The values as float64 with infinities and what is masked as missing, and none beyond `HUGE`."""
     out = np.array(values, dtype=np.float64)
+    if isinstance(values, np.ma.MaskedArray):
+        out[np.ma.getmaskarray(values)] = np.nan
     out[~np.isfinite(out)] = np.nan
     return np.clip(out, -HUGE, HUGE, out=out)
 

@@ -118,8 +118,8 @@ def test_constant_columns_are_no_trouble(toy_model: Model) -> None:
     [
         (np.ones((2, 3)), 1.0, "has 2 samples"),
         (np.full((30, 3), np.nan), 1.0, "no signal of database 0"),
-        (np.ones((30, 3)), 0.0, "interval is 0.0 s"),
-        (np.ones((30, 3)), float("nan"), "interval is nan s"),
+        (np.ones((30, 3)), 0.0, "interval is 0.0:"),
+        (np.ones((30, 3)), float("nan"), "interval is nan:"),
     ],
 )
 def test_a_reference_that_says_nothing_is_refused(

@@ -131,6 +131,33 @@ def test_a_counter_that_starts_again_is_missing_for_one_sample() -> None:
     np.testing.assert_array_equal(out[0, :, 0], [np.nan, 1, np.nan, 2])
 
 
+def test_a_counter_s_step_over_blank_cells_is_what_it_is_per_sample() -> None:
+    beside = np.arange(7.0)
+    counter = np.array([10, np.nan, np.nan, 40, 50, np.nan, 20])
+    both = np.stack([counter, beside], axis=1)[None]
+    out = normal.steps(both, np.array([[True, False]]))
+    np.testing.assert_array_equal(out[0, :, 0], [np.nan, np.nan, np.nan, 10, 10, np.nan, np.nan])
+    np.testing.assert_array_equal(out[0, :, 1], beside)
+
+
+def test_no_step_is_taken_over_a_sample_with_nothing_in_it() -> None:
+    values = np.array([[[1.0, 5.0], [2.0, 5.0], [np.nan, np.nan], [900.0, 5.0], [901.0, 5.0]]])
+    out = normal.steps(values, np.array([[True, False]]))
+    np.testing.assert_array_equal(out[0, :, 0], [np.nan, 1, np.nan, np.nan, 1])
+
+
+def test_a_rare_rise_makes_a_counter_only_when_there_are_many() -> None:
+    rows = np.arange(120.0)
+    kept = {every: bool(normal.counters((rows // every * 1.0)[None, :, None])[0, 0]) for every in (2, 10, 14, 30)}
+    assert kept == {2: True, 10: True, 14: True, 30: False}
+
+
+def test_a_counter_is_known_for_one_whatever_is_blank() -> None:
+    rows = np.arange(40.0)
+    assert normal.counters(np.where(rows % 2 == 0, rows, np.nan)[None, :, None])[0, 0]
+    assert not normal.counters(np.where(rows % 2 == 0, -rows, np.nan)[None, :, None])[0, 0]
+
+
 def test_a_gauge_that_falls_once_is_no_counter() -> None:
     gauge = np.concatenate([np.arange(30.0), [28.0]])
     assert not normal.counters(gauge[None, :, None])[0, 0]

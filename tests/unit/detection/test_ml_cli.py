@@ -7,8 +7,8 @@ import pytest
 
 from kintsugi.domain.frame import Floats
 from kintsugi_ml.cli import main
+from kintsugi_ml.detection.files import write
 from kintsugi_ml.detection.model import SHIPPED, Model
-from kintsugi_ml.detection.table import write
 
 Build = Callable[..., Floats]
 Files = Callable[..., dict[str, Path]]
@@ -58,8 +58,8 @@ def test_columns_may_come_in_another_order_or_be_missing(files: Files, capsys: p
     status, _ = detect(files(input={"m5": None, "new": np.arange(40)}))
     said = capsys.readouterr().err
     assert status == 0
-    assert "column 'new' of" in said
-    assert "but in the reference: 'm5'" in said
+    assert "reference.csv doesn't have it: 'new'" in said
+    assert "input.csv doesn't measure it: 'm5'" in said
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,14 @@ def test_columns_may_come_in_another_order_or_be_missing(files: Files, capsys: p
             {"support": {f"m{index}": [None] * 20 for index in range(6)}},
             "support.csv: none of the examples has a measured value",
         ),
-        ({"input": {f"m{index}": None for index in range(6)} | {"x": np.ones(40)}}, "no column of the reference"),
+        (
+            {"input": {f"m{index}": None for index in range(6)} | {"x": np.ones(40)}},
+            "input.csv has no column of the reference: it has 'x', the reference 'm0', 'm1', 'm2' and 3 more",
+        ),
+        (
+            {"support": {f"m{index}": None for index in range(6)} | {"x": np.ones(20)}},
+            "support.csv has no column that is judged: it has 'x', the reference 'm0'",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_sentence_and_a_status(
@@ -122,7 +129,7 @@ def test_support_of_one_class_works_and_says_so(
 def test_an_empty_column_is_left_out_with_a_note(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
     status, _ = detect(files(reference={"m3": [None] * 40}))
     assert status == 0
-    assert "column 'm3' is empty" in capsys.readouterr().err
+    assert "reference.csv doesn't measure it: 'm3'" in capsys.readouterr().err
 
 
 def test_a_column_that_is_hardly_measured_is_left_out_with_a_note(
@@ -131,7 +138,7 @@ def test_a_column_that_is_hardly_measured_is_left_out_with_a_note(
     status, output = detect(files(reference={"m1": [7.0] * 4 + [None] * 36, "m2": [7.0] * 5 + [None] * 35}))
     said = capsys.readouterr().err
     assert status == 0
-    assert f"column 'm1' is measured in 4 of 40 rows of {output.with_name('reference.csv')} and left out: 5 are" in said
+    assert f"fewer than 5 rows of {output.with_name('reference.csv')} measure it: 'm1' (4 rows)" in said
     assert "'m2'" not in said
 
 
@@ -281,6 +288,86 @@ def test_an_interval_that_the_detector_was_measured_for_is_not_noted(
 ) -> None:
     detect(every(interval, files), support=False)
     assert "was measured for" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("interval", ["5", "0.5", "1e-300", "1e300"])
+def test_an_interval_that_no_two_rows_have_is_refused(
+    files: Files, capsys: pytest.CaptureFixture[str], interval: str
+) -> None:
+    status, _ = detect(files(), "--interval", interval)
+    assert status == 1
+    assert "reference.csv has a row every 1 s, 1 s apart at the closest" in capsys.readouterr().err
+
+
+def test_the_interval_of_a_reference_of_picked_rows_can_be_said(files: Files) -> None:
+    picked = {"time": np.cumsum(np.where(np.arange(40) % 5 == 1, 1.0, 3.0))}
+    status, _ = detect(files(reference=picked), "--interval", "1", support=False)
+    assert status == 0
+
+
+def test_an_output_that_is_also_read_is_refused_and_left_as_it_was(
+    files: Files, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, file in (found := files()).items():
+        before = file.read_bytes()
+        other = file.with_name("link.csv")
+        other.unlink(missing_ok=True)
+        other.symlink_to(file)
+        paths = [part for one in ("reference", "input") for part in (f"--{one}", str(found[one]))]
+        assert main(["detect", *paths, "--support", str(found["support"]), "--output", str(other)]) == 1
+        assert f"link.csv is also read ({file})" in capsys.readouterr().err, name
+        assert file.read_bytes() == before
+
+
+def test_columns_that_the_input_lacks_do_not_count_as_normal(files: Files) -> None:
+    few = {f"m{index}": None for index in range(3, 6)}
+    blank = {name: [None] * 40 for name in few}
+    found = {name: detect(files(input=gone), support=False)[1].read_text() for name, gone in (("a", few), ("b", blank))}
+    both = detect(files(input=few, reference=few), support=False)[1].read_text()
+    assert found == {"a": both, "b": both}
+
+
+def test_labels_of_the_input_are_not_read(files: Files) -> None:
+    status, _ = detect(files(input={"label": ["ok", *[None] * 39]}))
+    assert status == 0
+
+
+def test_a_long_list_of_columns_is_cut(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
+    detect(files(input={f"new{index}": np.ones(40) for index in range(30)}))
+    assert "'new19' and 10 more" in capsys.readouterr().err
+
+
+def counting(files: Files, rises: Floats, seconds: float = 1.0) -> dict[str, Path]:
+    """Tables with a counter that rises by this much from row to row, NaN where it isn't measured."""
+    times = np.arange(80) * seconds
+    counter = np.where(np.isnan(rises), np.nan, 1e3 + np.nancumsum(rises))
+    parts = {"reference": slice(0, 40), "input": slice(40, 80)}
+    return files(**{name: {"time": times[part], "m0": counter[part]} for name, part in parts.items()})
+
+
+def alarms(output: Path) -> list[int]:
+    found: list[int] = csv.read_csv(output).column("alarm").to_pylist()
+    return found
+
+
+def test_a_steady_counter_does_not_alarm_after_a_hole_at_any_interval(files: Files) -> None:
+    for seconds in (1.0, 5.0, 15.0):
+        found = counting(files, np.full(80, 100.0), seconds)
+        rows = found["input"].read_text().splitlines(keepends=True)
+        found["input"].write_text("".join([*rows[:6], *rows[16:21]]))  # rows 41 to 45, a hole of ten, and five more
+        status, output = detect(found, support=False)
+        assert status == 0
+        assert alarms(output) == [0] * 10, seconds
+
+
+def test_a_slow_counter_and_one_with_blank_cells_are_judged_by_their_steps(files: Files) -> None:
+    slow = np.where(np.arange(80) % 5 == 0, 1.0, 0.0)
+    with_blanks = np.where(np.arange(80) % 2 == 0, 200.0, np.nan)
+    for rises in (slow, with_blanks):
+        _, output = detect(counting(files, rises), support=False)
+        assert sum(alarms(output)[:20]) == 0
+        stepped = csv.read_csv(output).column("deviation_1").to_numpy()
+        assert np.abs(stepped[:20]).max() < 10
 
 
 def test_a_reference_of_one_row_is_refused_by_its_number_of_rows(

@@ -1,4 +1,7 @@
+import errno
+import os
 import re
+import threading
 from datetime import date
 from pathlib import Path
 
@@ -10,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kintsugi_ml.detection.errors import TableError
-from kintsugi_ml.detection.table import Table, on_grid, read, write
+from kintsugi_ml.detection.files import write
+from kintsugi_ml.detection.table import Table, on_grid, read
 
 
 def reading(folder: Path, text: str | bytes, *ignore: str) -> Table:
@@ -151,6 +155,8 @@ def test_what_is_written_can_be_read(tmp_path: Path) -> None:
         ("time,a,label\n1,2,0\n2,2,3\n", "the label in row 2 is 3: it is 1 (anomalous) or 0 (normal)"),
         ("time,a,label\n1,2,0\n2,2,\n", "the label in row 2 is missing"),
         ("time,a,label\n1,2,bad\n", "column 'label' has 'bad' in row 1"),
+        ("time, a,a \n1,2,3\n", "the column 'a' is there 2 times"),
+        ("time,a,Label\n1,2,0\n", "the column 'Label' looks like labels: call it 'label', or ignore it"),
         ("time\n1\n", "has 1 column"),
         ("time;a\n1;2\n", "seems to be separated by semicolons: separate the columns by commas"),
         ("time;a\n1;2,5\n", "seems to be separated by semicolons"),
@@ -180,10 +186,105 @@ def test_a_text_column_can_be_ignored(tmp_path: Path) -> None:
     assert reading(tmp_path, "time,host,a\n1,db,2\n", "host").columns == ("a",)
 
 
+def test_names_are_read_without_the_spaces_around_them(tmp_path: Path) -> None:
+    table = reading(tmp_path, "time, a , label\n1,2, 1\n2,3, 0\n")
+    assert table.columns == ("a",)
+    assert table.labels is not None
+    assert table.labels.tolist() == [True, False]
+
+
+def test_a_column_that_is_there_twice_can_be_ignored(tmp_path: Path) -> None:
+    assert reading(tmp_path, "time,host,a,host\n1,db,2,db\n", "host").columns == ("a",)
+    file = tmp_path / "m.parquet"
+    pq.write_table(pa.Table.from_arrays([pa.array([1.0])] * 4, ["time", "host", "a", "host"]), file)
+    assert read(file, ["host"]).columns == ("a",)
+    with pytest.raises(TableError, match="'host' is there 2 times"):
+        read(file)
+
+
+def test_labels_are_not_read_when_nobody_wants_them(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("time,a,label\n1,2,odd\n")
+    table = read(tmp_path / "m.csv", labels=False)
+    assert table.columns == ("a",)
+    assert table.labels is None
+
+
+def test_a_table_can_come_through_a_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=("time,a\n1,2\n",))
+    writer.start()
+    assert read(pipe).values.tolist() == [[2.0]]
+    writer.join()
+
+
+def test_a_table_can_go_into_a_pipe(tmp_path: Path) -> None:
+    pipe, said = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: said.append(pipe.read_text()))
+    reader.start()
+    write(pipe, {"a": [1]})
+    reader.join()
+    assert said == ['"a"\n1\n']
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".zst", ".GZ"])
+def test_compressed_files_are_written_and_read_as_their_names_say(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"out.csv{suffix}"
+    write(file, {"time": list(range(500)), "a": [7] * 500})
+    assert file.stat().st_size < 2500
+    assert read(file).values[:, 0].tolist() == [7] * 500
+
+
+def test_a_plain_file_with_the_name_of_a_compressed_one_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.csv.gz").write_text("time,a\n1,2\n")
+    with pytest.raises(TableError, match="can't be read"):
+        read(tmp_path / "m.csv.gz")
+
+
+def test_a_folder_is_called_one(tmp_path: Path) -> None:
+    folder = tmp_path / "m.parquet"
+    folder.mkdir()
+    with pytest.raises(TableError, match=r"m\.parquet is a folder: name a file in it"):
+        read(folder)
+    with pytest.raises(TableError, match="it is a folder, name a file in it"):
+        write(folder, {"a": [1]})
+
+
+def test_what_can_not_be_written_whole_leaves_the_file_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "out.csv"
+    file.write_text("what was there")
+    file.chmod(0o640)
+
+    def full(path: Path, data: bytes) -> int:
+        with path.open("wb") as out:
+            out.write(data[:2])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "write_bytes", full)
+        with pytest.raises(TableError, match=r"can't be written \(No space left on device\) and is as it was"):
+            write(file, {"a": [1]})
+    assert file.read_text() == "what was there"
+    assert list(tmp_path.iterdir()) == [file]
+    write(file, {"a": [1]})
+    assert file.read_text() == '"a"\n1\n'
+    assert file.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_link_stays_one_when_its_file_is_written(tmp_path: Path) -> None:
+    (tmp_path / "link.csv").symlink_to(tmp_path / "out.csv")
+    write(tmp_path / "link.csv", {"a": [1]})
+    assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "out.csv").read_text() == '"a"\n1\n'
+
+
 def test_a_missing_file_and_a_folder_that_is_not_there_are_named(tmp_path: Path) -> None:
     with pytest.raises(TableError, match=r"no file .*nowhere\.csv"):
         read(tmp_path / "nowhere.csv")
-    with pytest.raises(TableError, match="can't be written"):
+    with pytest.raises(TableError, match=r"can't be written: there is no folder .*no, make it first"):
         write(tmp_path / "no" / "out.csv", {"a": [1]})
 
 
@@ -202,6 +303,11 @@ def test_holes_become_missing_rows_but_no_more_than_the_windows_need() -> None:
     values, place = on_grid(np.array([0.0, 1.0, 4.0, 1e9]), np.arange(4.0)[:, None], 1.0, context=4)
     assert place.tolist() == [0, 1, 4, 9]
     np.testing.assert_array_equal(values[:, 0], [0, 1, np.nan, np.nan, 2, *[np.nan] * 4, 3])
+
+
+def test_there_is_a_missing_row_in_a_hole_even_where_windows_are_one_sample() -> None:
+    values, _ = on_grid(np.array([0.0, 5.0, 600.0]), np.arange(3.0)[:, None], 5.0, context=0)
+    np.testing.assert_array_equal(values[:, 0], [0, 1, np.nan, 2])
 
 
 def test_columns_are_found_by_name_and_absent_ones_are_missing(tmp_path: Path) -> None:
