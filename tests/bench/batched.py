@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from kintsugi.stages.learned import ROWS, ROWS_WITHOUT
+from kintsugi.stages.scoring import ROWS, ROWS_WITHOUT
 from kintsugi_ml import serving
 
 REFERENCE = 600

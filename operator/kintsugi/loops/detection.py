@@ -61,6 +61,10 @@ class Detection:
         """A database is gone."""
         self._detector.forget(uid)
 
+    def unheard(self) -> set[str]:
+        """Databases whose examples must be heard again; each is told once."""
+        return self._detector.unheard()
+
     def keep(self, *, wanted: bool) -> None:
         """Have the models loaded when they are wanted, there are none, and it is time; returns at once."""
         due = wanted and (self._tried_at is None or self._clock() - self._tried_at >= RETRY)
@@ -71,9 +75,10 @@ class Detection:
     def say(self, watches: Iterable[tuple[Watch, bool]]) -> None:
         """Put it among the conditions of each database; False beside those that want the statistics alone."""
         for watch, learned in watches:
-            watch.beside[READY] = (
-                self._state() if learned else (True, "NotUsed", "the statistics judge alone, as is set")
-            )
+            before, watch.beside[READY] = watch.beside.get(READY), self._state(watch, learned=learned)
+            error = self._detector.failing(watch.normal) if learned else None
+            if error is not None and before != watch.beside[READY]:
+                log.error("the learned models failed on %s; others go on", watch.key, exc_info=error)
 
     async def close(self) -> None:
         """Stop loading."""
@@ -81,11 +86,16 @@ class Detection:
             self._loading.cancel()
             await asyncio.gather(self._loading, return_exceptions=True)
 
-    def _state(self) -> tuple[bool, str, str]:
+    def _state(self, watch: Watch, *, learned: bool) -> tuple[bool, str, str]:
+        if not learned:
+            return True, "NotUsed", "the statistics judge alone, as is set"
         if self._problem is not None:
             return (False, *self._problem)
         if self._detector.model is None:
             return False, "Loading", f"the learned models are being read; {ALONE}"
+        if error := self._detector.failing(watch.normal):
+            what = f"the learned models failed on this database ({_words(error)})"
+            return False, "ModelFailed", f"{what}: report it with the operator's log; {ALONE}"
         return True, "Loaded", f"bundle {self._detector.model.name}"
 
     async def _loaded(self) -> None:

@@ -263,6 +263,9 @@ class Hub:
         self._detection.keep(wanted=any(learned))
         observed = [_observed(*pair, now, learned=uses) for pair, uses in zip(due, learned, strict=True)]
         verdicts = self._detection.detect(observed, now)
+        if self._experience is not None:
+            for uid in self._detection.unheard():
+                self._experience.ask(uid)
         for (_, watch), (anomaly, state) in zip(due, verdicts, strict=True):
             watch.judged(anomaly, state, now)
         self._detection.say((watch, uses) for (_, watch), uses in zip(due, learned, strict=True))
@@ -275,8 +278,9 @@ class Hub:
         return self._learned if wish is None else wish == "Learned"
 
     def _hear(self, uid: str, examples: tuple[Example, ...]) -> None:
-        """The examples of a database that is watched; the store may know others that are gone."""
-        if any(database.metadata.uid == uid for database in self.fleet.databases.values()):
+        """The examples of a database that is watched and uses them; the store may know others that are gone."""
+        watched = (one for one in self.fleet.databases.values() if one.metadata.uid == uid)
+        if any(self._uses_models(database) for database in watched):
             self._detection.hear(uid, examples)
 
     async def _guarded(self, what: str, work: Any) -> None:
@@ -311,6 +315,8 @@ class Hub:
             meta = database.metadata
             if known is None or (known.uid, known.spec_generation) != (meta.uid, meta.generation):
                 self.services.forget(key)
+                if known is not None and known.uid != meta.uid:
+                    self._detection.forget(known.uid)
                 self.watches[key] = new_watch(database, engine, time.time())
                 if self._experience is not None:
                     self._experience.ask(meta.uid)
@@ -328,7 +334,7 @@ def _observed(database: MonitoredDatabase, watch: Watch, now: float, *, learned:
     frame = watch.buffer.frame
     span = database.spec.reference
     return Observed(
-        key=watch.key,
+        key=watch.normal,
         catalogue=watch.engine.catalogue,
         reference=watch.reference(database, now),
         recent=frame.between(now - RECENT * frame.interval, now + 1),

@@ -54,10 +54,11 @@ class Watch:
     `incidents` are (start, end) in Unix seconds of the anomalies seen, end None while one is open; `silences` the same
     of what was silenced by a label. Both are kept out of the reference: what lasts longer than its label must not have
     become normal by then. `frozen` is the reference as it was when the open incident began. `judged_at` is the newest
-    sample that detection has seen. `uid` and `spec_generation` say for which object, and which generation of it,
-    the buffer was made: a changed spec, and another database of the same name, begin anew. `due` is a time of the
-    monotonic clock. `said` are the incidents of which it was said that they opened or closed: once, however often
-    the status can't be written. `beside` are conditions from beside the cycle, by type: status, reason, message.
+    sample that detection has seen, `accepted` how often a person said that the present is normal. `uid` and
+    `spec_generation` say for which object, and which generation of it, the buffer was made: a changed spec, and another
+    database of the same name, begin anew. `due` is a time of the monotonic clock. `said` are the incidents of which it
+    was said that they opened or closed: once, however often the status can't be written. `beside` are conditions from
+    beside the cycle, by type: status, reason, message.
     """
 
     key: str
@@ -70,6 +71,7 @@ class Watch:
     silences: list[tuple[float, float | None]] = field(default_factory=list)
     frozen: Frame | None = None
     judged_at: float | None = None
+    accepted: int = 0
     offers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     discovered_at: float | None = None
     metrics_problem: Problem | None = None
@@ -89,6 +91,11 @@ class Watch:
     said: set[str] = field(default_factory=set)
     beside: dict[str, tuple[bool, str, str]] = field(default_factory=dict)
     log: Log | None = None
+
+    @property
+    def normal(self) -> str:
+        """Which normal is learned: another object, another spec and a person's acknowledgement begin a new one."""
+        return f"{self.uid}/{self.spec_generation}/{self.accepted}"
 
     @property
     def sources(self) -> Mapping[str, tuple[str, ...]]:
@@ -117,6 +124,7 @@ class Watch:
             del self.incidents[-1]
         self.silenced(None, self.buffer.newest or 0.0)
         self.frozen, self.state = None, DetectorState()
+        self.accepted += 1
 
     def opened(self, at: float) -> None:
         """An incident is open since `at`."""

@@ -1,47 +1,35 @@
 """Detection that learns from a database's own past: the statistics, beside them a learned model and the examples.
 
 The statistics say what they know best: whether anything can be judged at all, when each signal left its band, what it
-is called, when an incident is over. All databases that are due are scored by the model in one call; those with examples
-in another, since more of their samples are looked at, and so are those whose references have other shapes. What model
-and examples change of the statistics' evidence is one rule (`combine.py`); where both are absent, or fail, the
-statistics stand as they are.
+is called, when an incident is over. What the model says beside them is asked in `scoring.py`. What model and examples
+change of the statistics' evidence is one rule (`combine.py`); where both are absent, or fail, the statistics stand as
+they are.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kintsugi.domain.anomaly import Anomaly, Effect, Opinion
 from kintsugi.domain.experience import Example, LabelKind
-from kintsugi.domain.frame import Bools, Floats, Frame
+from kintsugi.domain.frame import Bools, Floats
 from kintsugi.domain.signals import Catalogue
 from kintsugi.stages.baseline import MARGIN, cells, neighbours
 from kintsugi.stages.combine import combined, likeness_of
 from kintsugi.stages.detect import CLOSE_AFTER, SERVER_UP, Prepared, RobustDetector, conclude
-from kintsugi.stages.evidence import Model
 from kintsugi.stages.familiar import reached
 from kintsugi.stages.ports import DetectorState, LearnedModel, Lesson, Observed
-
-LEAST_REFERENCE: Final = 10
-"""Samples below which the model is not asked."""
+from kintsugi.stages.scoring import Scoring, Seen
 
 PER_KIND: Final = 20
 """Examples used of a database, anomalous and normal ones each: the newest."""
 
 UNUSUAL: Final = 3
 """Signals named as the most unusual, and the least deviation in scales that is called so."""
-
-ROWS: Final = 60
-"""Samples that the model is given of a database with examples: what hysteresis looks at."""
-
-ROWS_WITHOUT: Final = 8
-"""Without examples only the newest probability is told: three samples and the 5 s before them cost a seventh."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,27 +40,6 @@ class _Taught:
     familiar: tuple[tuple[Mapping[str, float], float], ...]
     anomalies: int
     normals: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """The model's view of a reference and of the examples; which fitted statistics stand for that reference."""
-
-    fitted: Model
-    lessons: Any | None
-    learned: Any
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """What the model said of one database's rows `[T]`; `deviation` `[S]` is of the newest."""
-
-    probability: Floats
-    threshold: float
-    deviation: Floats
-    fault_class: str
-    nearest_class: str
-    class_probability: float
 
 
 NOTHING: Final = _Taught(None, (), 0, 0)
@@ -93,148 +60,80 @@ class LearnedDetector:
         failed: Callable[[Exception], None] = lambda _: None,
         capacity: int = 2048,
     ) -> None:
-        self.model = model
         self._statistical = RobustDetector(capacity=capacity)
-        self._failed = failed
-        self._capacity = capacity
-        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._scoring = Scoring(failed, capacity)
+        self._scoring.use(model)
         self._heard: dict[str, tuple[Example, ...]] = {}
         self._taught: dict[str, _Taught] = {}
+        self._unheard: set[str] = set()
+
+    @property
+    def model(self) -> LearnedModel | None:
+        """The model that is in use."""
+        return self._scoring.model
 
     def use(self, model: LearnedModel | None) -> None:
-        """Go on with another model, or without one."""
-        self.model = model
-        self._known.clear()
-        self._taught.clear()
+        """Go on with another model, or without one. What the one before was taught is worth nothing to it."""
+        self._scoring.use(model)
+        self._unheard |= self._taught.keys() - self._heard.keys()
+        self._taught = {uid: replace(taught, lessons=None) for uid, taught in self._taught.items()}
 
     def hear(self, uid: str, examples: Sequence[Example]) -> None:
-        """All examples of a database, in place of those before; they count from its next cycle on."""
+        """All examples of a database, in place of those before; they count from its next cycle on.
+
+        They are kept until the model was taught by them: a database's are some megabytes.
+        """
         kept = [
             example for kind in LabelKind for example in [each for each in examples if each.kind is kind][-PER_KIND:]
         ]
-        self._heard[uid] = tuple(kept)
-        self._taught.pop(uid, None)
+        self.forget(uid)
+        if kept:
+            self._heard[uid] = tuple(kept)
 
     def forget(self, uid: str) -> None:
         """A database is gone."""
         self._heard.pop(uid, None)
         self._taught.pop(uid, None)
+        self._unheard.discard(uid)
+
+    def unheard(self) -> set[str]:
+        """Databases whose examples must be heard again, since there is another model; each is told once."""
+        found, self._unheard = self._unheard, set()
+        return found
+
+    def failing(self, key: str) -> Exception | None:
+        """Why the model is not asked about a database at present; None when it is."""
+        return self._scoring.failing(key)
 
     def detect(self, observed: Sequence[Observed], now: float) -> Sequence[tuple[Anomaly, DetectorState]]:
         """One anomaly and the next state per database, in the given order; `now` in Unix seconds."""
-        taught = [self._taught_of(one) if one.learned else NOTHING for one in observed]
+        taught = [self._taught_of(one, now) if one.learned else NOTHING for one in observed]
         prepared = [
             self._statistical.prepare(one, now, _still_allowed(of_it, one))
             for one, of_it in zip(observed, taught, strict=True)
         ]
-        seen = self._seen(prepared, taught)
+        seen = self._scoring.seen(prepared, [of_it.lessons for of_it in taught], now)
         return [
             _concluded(one, of_it, seen.get(place), self.model.name if self.model else "")
             for place, (one, of_it) in enumerate(zip(prepared, taught, strict=True))
         ]
 
-    def _taught_of(self, observed: Observed) -> _Taught:
+    def _taught_of(self, observed: Observed, now: float) -> _Taught:
         """What the examples of a database teach, worked out once."""
-        examples = self._heard.get(observed.uid, ())
-        if not examples:
-            return NOTHING
-        if observed.uid not in self._taught:
-            self._taught[observed.uid] = self._learn_from(examples, observed.catalogue)
-        return self._taught[observed.uid]
-
-    def _learn_from(self, examples: Sequence[Example], catalogue: Catalogue) -> _Taught:
-        normal = [example for example in examples if example.kind is LabelKind.NORMAL]
-        familiar = tuple((_reached(example, catalogue), example.end - example.start) for example in normal)
-        lessons = None
-        if self.model is not None:
-            try:
-                lessons = self.model.teach([_lesson(one, catalogue) for one in examples], *_directions(catalogue))
-            except Exception as error:  # noqa: BLE001 – whatever a model does costs the model, never a cycle
-                self._failed(error)
-        return _Taught(lessons, familiar, len(examples) - len(normal), len(normal))
-
-    def _seen(self, prepared: Sequence[Prepared], taught: Sequence[_Taught]) -> Mapping[int, _Seen]:
-        """What the model says of each database, by its place; nothing of those that it can't judge."""
-        if self.model is None:
-            return {}
-        groups: dict[tuple[Any, ...], list[tuple[int, Any]]] = defaultdict(list)
-        try:
-            for place, one in enumerate(prepared):
-                learned = self._learned(one, taught[place].lessons)
-                if learned is not None:
-                    shape = self.model.shape(learned)
-                    many = ROWS_WITHOUT if taught[place].lessons is None else ROWS
-                    groups[shape, many, one.observed.recent.interval, one.observed.catalogue.names()].append(
-                        (place, learned)
-                    )
-            found: dict[int, _Seen] = {}
-            for (_, many, *_), members in groups.items():
-                places = [place for place, _ in members]
-                found |= self._scored(
-                    [prepared[place] for place in places],
-                    [learned for _, learned in members],
-                    places,
-                    many,
-                )
-        except Exception as error:  # noqa: BLE001 – whatever a model does costs the model, never a cycle
-            self._failed(error)
-            return {}
-        return found
-
-    def _learned(self, prepared: Prepared, lessons: Any | None) -> Any | None:
-        """The model's view of a database's reference, learned anew whenever the statistics learn it anew."""
-        observed, fitted = prepared.observed, prepared.model
-        if self.model is None or fitted is None or not observed.learned or len(observed.reference) < LEAST_REFERENCE:
-            return None
-        known = self._known.get(observed.key)
-        if known is None or known.fitted is not fitted or known.lessons is not lessons:
-            values = cells(observed.reference, observed.catalogue.names())
-            learned = self.model.learn(values, observed.reference.interval, *_directions(observed.catalogue))
-            if lessons is not None:
-                learned = self.model.recall(learned, lessons)
-            known = self._known[observed.key] = _Known(fitted, lessons, learned)
-        self._known.move_to_end(observed.key)
-        while len(self._known) > self._capacity:
-            self._known.popitem(last=False)
-        return known.learned
-
-    def _scored(
-        self,
-        prepared: Sequence[Prepared],
-        learned: Sequence[Any],
-        places: Sequence[int],
-        many: int,
-    ) -> Mapping[int, _Seen]:
-        """One call for databases of one shape, of whose newest samples `many` are given."""
-        assert self.model is not None
-        names = prepared[0].observed.catalogue.names()
-        on_grid = [_on_grid(one.observed.recent, many) for one in prepared]
-        length = max(int(rows.max()) + 1 for rows in on_grid)
-        values = np.full((len(prepared), length, len(names)), np.nan)
-        for index, (one, rows) in enumerate(zip(prepared, on_grid, strict=True)):
-            values[index, length - 1 - rows[rows >= 0]] = cells(one.observed.recent, names)[rows >= 0]
-        scored = self.model.score(learned, values)
-        if scored.probability.shape != values.shape[:2] or not np.isfinite(scored.probability).all():
-            raise ValueError(
-                "the model's probabilities are not one finite number per sample: it does not fit this version"
-            )
-        found = {}
-        for index, (place, rows) in enumerate(zip(places, on_grid, strict=True)):
-            if not scored.judged[index, -1]:
-                continue
-            probability = np.where(rows >= 0, scored.probability[index, length - 1 - np.maximum(rows, 0)], 0.0)
-            threshold, deviation = float(scored.threshold[index]), scored.deviation[index]
-            wrong = _already_wrong(prepared[index]) or probability[-1] >= threshold
-            named = self.model.classify(deviation, names) if wrong else ("", "", 0.0)
-            found[place] = _Seen(probability, threshold, deviation[-1], *named)
-        return found
+        uid, catalogue = observed.uid, observed.catalogue
+        examples = self._heard.get(uid)
+        if examples is None:
+            return self._taught.get(uid, NOTHING)
+        if uid not in self._taught:
+            self._taught[uid] = _familiar(examples, catalogue)
+        asked, lessons = self._scoring.taught(observed, [_lesson(one, catalogue) for one in examples], now)
+        if asked:
+            self._taught[uid] = replace(self._taught[uid], lessons=lessons)
+            del self._heard[uid]
+        return self._taught[uid]
 
 
-def _already_wrong(prepared: Prepared) -> bool:
-    return prepared.observed.state.flagged or (prepared.rows is not None and bool(prepared.rows.evidence[-1] >= 1))
-
-
-def _concluded(prepared: Prepared, taught: _Taught, seen: _Seen | None, name: str) -> tuple[Anomaly, DetectorState]:
+def _concluded(prepared: Prepared, taught: _Taught, seen: Seen | None, name: str) -> tuple[Anomaly, DetectorState]:
     """One database's verdict."""
     model, rows, observed = prepared.model, prepared.rows, prepared.observed
     if model is None or rows is None:
@@ -252,7 +151,7 @@ def _concluded(prepared: Prepared, taught: _Taught, seen: _Seen | None, name: st
     return replace(anomaly, opinion=opinion), state
 
 
-def _opinion(prepared: Prepared, taught: _Taught, seen: _Seen | None, name: str, evidence: Floats) -> Opinion:
+def _opinion(prepared: Prepared, taught: _Taught, seen: Seen | None, name: str, evidence: Floats) -> Opinion:
     assert prepared.rows is not None
     plain, newest = float(prepared.rows.evidence[-1]), float(evidence[-1])
     effect = Effect.OPENED if plain < 1 <= newest else Effect.SILENCED if newest < 1 <= plain else Effect.NOTHING
@@ -294,12 +193,6 @@ def _silent_since(plain: Floats, evidence: Floats, times: Floats, state: Detecto
     return float(times[int(np.argmax(silenced))]) if silenced.any() else None
 
 
-def _on_grid(frame: Frame, many: int) -> NDArray[np.int64]:
-    """How many intervals before the newest sample each row `[T]` lies; -1 for those beyond the newest `many`."""
-    rows = np.round((frame.times[-1] - frame.times) / frame.interval).astype(np.int64)
-    return np.where(rows < many, rows, -1)
-
-
 def _lesson(example: Example, catalogue: Catalogue) -> Lesson:
     """An example in today's columns: what it did not measure is missing, what is not known any more is left out."""
     names, window = catalogue.names(), example.window
@@ -307,12 +200,8 @@ def _lesson(example: Example, catalogue: Catalogue) -> Lesson:
     return cells(example.reference, names), cells(window, names), window.interval, anomalous
 
 
-def _reached(example: Example, catalogue: Catalogue) -> Mapping[str, float]:
-    return reached(example.reference, example.window, catalogue, SERVER_UP)
-
-
-def _directions(catalogue: Catalogue) -> tuple[Floats, Floats]:
-    """Each signal's smallest change that matters, and the direction that hurts, both `[S]`."""
-    floor = np.array([signal.floor for signal in catalogue])
-    hurts = np.array([signal.hurts.sign for signal in catalogue])
-    return floor, hurts
+def _familiar(examples: Sequence[Example], catalogue: Catalogue) -> _Taught:
+    """What examples teach without a model: how far each normal one went, and for how long."""
+    normal = [example for example in examples if example.kind is LabelKind.NORMAL]
+    allowed = tuple((reached(one.reference, one.window, catalogue, SERVER_UP), one.end - one.start) for one in normal)
+    return _Taught(None, allowed, len(examples) - len(normal), len(normal))

@@ -38,7 +38,8 @@ class DetectorState:
 class Observed:
     """One database as detection sees it: its fault-free reference `[R, S]`, the newest samples `[T, S]`, its state.
 
-    `uid` is what its examples are kept by; `learned` is False where a person wants the statistics alone.
+    `key` names the normal that is learned: what was fitted under another one is not used. `uid` is what its examples
+    are kept by; `learned` is False where a person wants the statistics alone.
     """
 
     key: str

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -50,7 +51,7 @@ class Operator:
         if self.detection._loading is not None:
             await asyncio.wait([self.detection._loading])
         self.database.learned = learned
-        observed = self.database.observed(samples)
+        observed = replace(self.database.observed(samples), key=self.watch.normal)
         [(anomaly, state)] = self.detection.detect([observed], now_of(observed))
         self.watch.anomaly, self.watch.state = anomaly, state
         self.detection.say([(self.watch, learned)])
@@ -180,8 +181,42 @@ async def test_what_was_labelled_keeps_its_effect_when_the_model_is_lost_and_fou
     assert not await operator.cycle()
     assert operator.condition[0] is False
     model.error = None
-    operator.clock.now += RETRY
     operator.database.state = DetectorState()
 
-    assert not await operator.cycle()
+    assert not await operator.cycle(3 + int(RETRY))
     assert operator.condition[0] is True
+
+
+async def test_where_the_model_fails_on_one_database_that_one_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    model = Says(0.2)
+    operator = Operator(lambda: model)
+    await operator.cycle()
+    model.error = ValueError("a defect")
+
+    for samples in (4, 5, 4 + int(RETRY)):
+        await operator.cycle(samples)
+        ready, reason, message = operator.condition
+        assert (ready, reason) == (False, "ModelFailed")
+        assert "failed on this database (ValueError: a defect): report it" in message
+
+    errors = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert [record.getMessage() for record in errors] == ["the learned models failed on shop/orders; others go on"]
+    assert errors[0].exc_info is not None
+
+
+async def test_another_bundle_is_taught_what_people_said() -> None:
+    model = Says(error=ValueError("never worked"))
+    operator = Operator(lambda: model)
+    lesson = an_example(LabelKind.ANOMALY, FAULT)
+    operator.detection.hear("uid-orders", (lesson,))
+    await operator.cycle()
+    assert operator.detection.unheard() == {"uid-orders"}
+
+    operator.detection.hear("uid-orders", (lesson,))
+    model.error = None
+    operator.clock.now += RETRY
+    await operator.cycle()
+
+    assert operator.condition[:2] == (True, "Loaded")
+    assert model.recalled == 2
+    assert operator.detection.unheard() == set()

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from kintsugi.domain.anomaly import Anomaly, Effect, Health
 from kintsugi.domain.experience import Example, LabelKind
+from kintsugi.domain.frame import Floats
 from kintsugi.stages.detect import RobustDetector
-from kintsugi.stages.learned import PER_KIND, ROWS_WITHOUT, LearnedDetector
-from kintsugi_dev.judged import NAMES, Database, Says, an_example, now_of
+from kintsugi.stages.learned import PER_KIND, LearnedDetector
+from kintsugi.stages.ports import Lesson, Observed
+from kintsugi.stages.scoring import RETRY, ROWS_WITHOUT
+from kintsugi_dev.judged import NAMES, Database, Said, Says, an_example, now_of
 
 ANOMALY, NORMAL = LabelKind.ANOMALY, LabelKind.NORMAL
 BACKUP = {"wait_age": 40.0, "waiters": 40.0}
@@ -283,3 +288,109 @@ def test_probabilities_that_are_none_are_a_failure_of_the_model() -> None:
 
     assert judged.at(1).opinion is None
     assert len(failures) == 1
+
+
+class FailsOn(Says):
+    """Fails on databases whose reference is so long, in one of its verbs."""
+
+    def __init__(self, verb: str, samples: int) -> None:
+        super().__init__(0.4)
+        self.verb, self.samples, self.mended = verb, samples, False
+
+    def learn(self, reference: Floats, *more: Any) -> Any:
+        if self.verb == "learn" and len(reference) == self.samples and not self.mended:
+            raise ValueError("a defect")
+        return super().learn(reference, *more)
+
+    def shape(self, learned: Any) -> tuple[int, ...]:
+        return ()
+
+    def score(self, learned: Sequence[Any], values: Floats) -> Said:
+        if self.verb == "score" and self.samples in learned and not self.mended:
+            raise ValueError("a defect")
+        return super().score(learned, values)
+
+
+@pytest.mark.parametrize("verb", ["learn", "score"])
+def test_a_database_that_the_model_fails_on_is_left_to_the_statistics_and_others_are_not(verb: str) -> None:
+    failures: list[Exception] = []
+    model = FailsOn(verb, 77)
+    detector = LearnedDetector(model, failures.append)
+    databases = [Database(f"db{n}", seed=n) for n in range(5)]
+    databases.insert(2, Database("odd", reference_samples=77))
+
+    def observed_after(seconds: int) -> list[Observed]:
+        return [database.observed(3 + seconds) for database in databases]
+
+    now = now_of(databases[0].observed(3))
+
+    verdicts = [anomaly for anomaly, _ in detector.detect(observed_after(0), now)]
+
+    assert [anomaly.opinion is None for anomaly in verdicts] == [False, False, True, False, False, False]
+    assert verdicts[2].health is Health.NORMAL
+    assert failures == []
+    assert isinstance(detector.failing("shop/odd"), ValueError)
+    assert detector.failing("shop/db0") is None
+
+    model.mended = True
+    soon, later = (detector.detect(observed_after(after), now + after)[2][0] for after in (int(RETRY) - 1, int(RETRY)))
+    assert soon.opinion is None
+    assert later.opinion is not None
+    assert detector.failing("shop/odd") is None
+
+
+def test_examples_that_the_model_fails_on_are_taught_when_it_can() -> None:
+    class Forgetful(Says):
+        mended = False
+
+        def teach(self, examples: Sequence[Lesson], *more: Any) -> Any | None:
+            if not self.mended:
+                raise ValueError("a defect")
+            return super().teach(examples, *more)
+
+    model = Forgetful(0.4)
+    detector = heard(an_example(ANOMALY, BACKUP), model=model)
+    good, database = Database("good", seed=3), Database()
+    now = now_of(database.observed(3))
+    opinions = []
+    for after in (0, int(RETRY)):
+        model.mended = after > 0
+        observed = [one.observed(3 + after) for one in (good, database)]
+        opinions.append(detector.detect(observed, now + after)[1][0].opinion)
+
+    assert opinions[0] is not None
+    assert (opinions[0].model, opinions[0].anomalies) == ("", 1)
+    assert len(model.lessons) == 1
+    assert model.recalled == 1
+
+
+# --- what is kept
+
+
+def test_examples_are_let_go_once_they_were_taught_and_asked_for_when_there_is_another_model() -> None:
+    detector = heard(an_example(NORMAL, BACKUP), an_example(ANOMALY, BACKUP), model=Says())
+    judged = Judged(detector, **BACKUP)
+
+    assert not judged.at(10).flagged
+    assert detector._heard == {}
+    assert detector.unheard() == set()
+
+    detector.use(Says())
+    assert detector.unheard() == {UID}
+    assert detector.unheard() == set()
+    assert not judged.at(12).flagged  # what was labelled normal is known all the time
+    opinion = judged.at(13).opinion
+    assert opinion is not None
+    assert (opinion.anomalies, opinion.normals) == (1, 1)
+
+
+def test_without_a_model_examples_are_kept_until_there_is_one() -> None:
+    detector = heard(an_example(NORMAL, BACKUP))
+    judged, model = Judged(detector, **BACKUP), Says()
+    assert not judged.at(10).flagged
+
+    detector.use(model)
+
+    assert detector.unheard() == set()
+    assert not judged.at(11).flagged
+    assert len(model.lessons) == 1
