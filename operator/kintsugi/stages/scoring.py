@@ -58,11 +58,12 @@ class _Known:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A database about which the model is asked: its place among all, and the model's view of it."""
+    """A database about which the model is asked: its place among all, the model's view of it, and that one's shape."""
 
     place: int
     prepared: Prepared
     learned: Any
+    shape: tuple[int, ...]
 
 
 class Scoring:
@@ -113,7 +114,7 @@ class Scoring:
             if asked is not None:
                 many = ROWS_WITHOUT if lessons[place] is None else ROWS
                 recent, names = one.observed.recent, one.observed.catalogue.names()
-                groups[many, self.model.shape(asked.learned), recent.interval, names].append(asked)
+                groups[many, asked.shape, recent.interval, names].append(asked)
         found: dict[int, Seen] = {}
         for (many, *_), members in groups.items():
             found |= self._scored(members, many, now)
@@ -130,26 +131,26 @@ class Scoring:
         return True
 
     def _asked(self, place: int, prepared: Prepared, lessons: Any | None, now: float) -> _Asked | None:
-        observed, fitted = prepared.observed, prepared.model
-        if fitted is None or not observed.learned or len(observed.reference) < LEAST_REFERENCE:
+        model, observed, fitted = self.model, prepared.observed, prepared.model
+        if model is None or fitted is None or not observed.learned or len(observed.reference) < LEAST_REFERENCE:
             return None
         if not self._may_ask(observed.key, now):
             return None
         try:
-            return _Asked(place, prepared, self._learned(observed, fitted, lessons))
+            learned = self._learned(model, observed, fitted, lessons)
+            return _Asked(place, prepared, learned, model.shape(learned))
         except Exception as error:  # noqa: BLE001 – see above
             self._failing[observed.key] = now, error
             return None
 
-    def _learned(self, observed: Observed, fitted: Model, lessons: Any | None) -> Any:
+    def _learned(self, model: LearnedModel, observed: Observed, fitted: Model, lessons: Any | None) -> Any:
         """The model's view of a database's reference, learned anew whenever the statistics learn it anew."""
-        assert self.model is not None
         known = self._known.get(observed.key)
         if known is None or known.fitted is not fitted or known.lessons is not lessons:
             values = cells(observed.reference, observed.catalogue.names())
-            learned = self.model.learn(values, observed.reference.interval, *_directions(observed.catalogue))
+            learned = model.learn(values, observed.reference.interval, *_directions(observed.catalogue))
             if lessons is not None:
-                learned = self.model.recall(learned, lessons)
+                learned = model.recall(learned, lessons)
             known = self._known[observed.key] = _Known(fitted, lessons, learned)
         self._known.move_to_end(observed.key)
         while len(self._known) > self._capacity:

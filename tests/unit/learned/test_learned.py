@@ -303,6 +303,8 @@ class FailsOn(Says):
         return super().learn(reference, *more)
 
     def shape(self, learned: Any) -> tuple[int, ...]:
+        if self.verb == "shape" and learned == self.samples and not self.mended:
+            raise ValueError("a defect")
         return ()
 
     def score(self, learned: Sequence[Any], values: Floats) -> Said:
@@ -311,7 +313,7 @@ class FailsOn(Says):
         return super().score(learned, values)
 
 
-@pytest.mark.parametrize("verb", ["learn", "score"])
+@pytest.mark.parametrize("verb", ["learn", "shape", "score"])
 def test_a_database_that_the_model_fails_on_is_left_to_the_statistics_and_others_are_not(verb: str) -> None:
     failures: list[Exception] = []
     model = FailsOn(verb, 77)
