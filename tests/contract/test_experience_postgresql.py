@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from kintsugi.domain.actions import Objectives
-from kintsugi.domain.experience import Example, LabelKind, Source, Trial
+from kintsugi.domain.experience import Example, Fate, LabelKind, Source, Trial
 from kintsugi.domain.frame import Frame
 from kintsugi.shell.experience import (
     ExperienceError,
@@ -84,7 +84,7 @@ def test_what_was_kept_is_read_back_by_another_process(store: ExperienceStore, d
     assert other.trials_of("uid-orders") == (TRIAL,)
     assert other.held() == {"uid-orders": Held(1, 0)}
     assert other.known_trials(["uid-action", "x"]) == {"uid-action"}
-    assert other.forget("uid-orders", NOW - 1, NOW) == 1
+    assert other.forget("uid-orders", NOW - 1, NOW, NOW) == 1
 
 
 def test_of_each_class_the_newest_stay(database: Database) -> None:
@@ -95,6 +95,34 @@ def test_of_each_class_the_newest_stay(database: Database) -> None:
         store.add_example(replace(EXAMPLE, id=f"e{number}", end=NOW + number), NOW)
 
     assert [example.id for example in store.examples_of("uid-orders")] == ["e2", "e3"]
+
+
+def test_what_people_said_and_is_no_longer_kept_is_remembered(database: Database) -> None:
+    store = ExperienceStore(database.dsn(), per_class=1)
+    store.open(NOW)
+    said = [replace(EXAMPLE, id=f"e{n}", start=NOW + n, end=NOW + n + 1, source=Source.PERSON) for n in range(3)]
+
+    assert [store.add_example(said[n], NOW) for n in (1, 0, 2)] == [Fate.KEPT, Fate.GAVE_WAY, Fate.KEPT]
+    assert store.forget("uid-orders", NOW, NOW + 1, NOW) == 0
+    store.pass_over("uid-orders", "acknowledged", NOW, NOW + 60, NOW)
+
+    other = ExperienceStore(database.dsn(), per_class=1)
+    other.open(NOW)
+    gone = {"e0": Fate.TAKEN_BACK, "e1": Fate.GAVE_WAY, "acknowledged": Fate.TAKEN_BACK}
+    assert other.fates("uid-orders") == {**gone, "e2": Fate.KEPT}
+    assert other.add_example(said[0], NOW) is Fate.GAVE_WAY
+
+
+def test_a_store_of_the_first_schema_becomes_one_that_remembers(store: ExperienceStore, database: Database) -> None:
+    store.add_example(replace(EXAMPLE, source=Source.PERSON), NOW)
+    with psycopg.connect(database.dsn(), autocommit=True) as connection:
+        connection.execute("DROP TABLE kintsugi_gone")
+        connection.execute("UPDATE kintsugi_meta SET value = '1' WHERE key = 'schema'")
+
+    store.open(NOW)
+    store.forget("uid-orders", NOW - 60, NOW, NOW)
+
+    assert store.fates("uid-orders") == {"e1": Fate.TAKEN_BACK}
 
 
 def test_several_that_open_and_write_at_once_all_succeed(database: Database) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import event, inspect, text
 
 from kintsugi.domain.actions import Objectives
-from kintsugi.domain.experience import Example, LabelKind, Source, Trial
+from kintsugi.domain.experience import Example, Fate, LabelKind, Source, Trial
 from kintsugi.domain.frame import Frame
 from kintsugi.shell.experience import (
     BusyExperienceError,
@@ -27,6 +27,8 @@ from kintsugi.shell.experience import (
     NewerExperienceError,
     ReadOnlyExperienceError,
     UnavailableExperienceError,
+    gone,
+    schema,
 )
 from kintsugi.shell.experience import engine as engine_module
 from kintsugi.shell.experience import store as store_module
@@ -152,7 +154,7 @@ def test_the_same_example_is_kept_once_and_databases_apart(store: ExperienceStor
     assert store.add_example(an_example(database="uid-customers", kind=LabelKind.NORMAL), NOW)
 
     assert ids(store) == ["e1"]
-    assert store.known_examples("uid-orders") == {"e1"}
+    assert store.fates("uid-orders") == {"e1": Fate.KEPT}
     assert store.held() == {"uid-orders": Held(1, 0), "uid-customers": Held(0, 1)}
 
 
@@ -236,11 +238,97 @@ def test_forgetting_drops_whatever_touches_the_time_and_nothing_else(store: Expe
     for number in range(3):
         store.add_example(at(NOW + 10 * number, f"e{number}", source=Source.PERSON), NOW)
 
-    assert store.forget("uid-orders", NOW, NOW + 10, keep=["e1"]) == 0
-    assert store.forget("uid-orders", NOW, NOW + 10) == 1
-    assert store.forget("uid-customers", 0, 2 * NOW) == 0
+    assert store.forget("uid-orders", NOW, NOW + 10, NOW, keep=["e1"]) == 0
+    assert store.forget("uid-orders", NOW, NOW + 10, NOW) == 1
+    assert store.forget("uid-customers", 0, 2 * NOW, NOW) == 0
 
     assert ids(store) == ["e0", "e2"]
+
+
+# --- what people said that is no longer kept ---
+
+
+def a_word(number: int, **changes: Any) -> Example:
+    return at(NOW + 100 * number, f"word-{number}", source=Source.PERSON, who="ann", action="", **changes)
+
+
+def test_what_gives_way_at_once_is_said_to_and_remembered_after_a_restart(path: Path) -> None:
+    store = opened(path, per_class=2)
+
+    became = [store.add_example(a_word(number), NOW) for number in (2, 3, 1, 4)]
+
+    assert became == [Fate.KEPT, Fate.KEPT, Fate.GAVE_WAY, Fate.KEPT]
+    gone = {"word-1": Fate.GAVE_WAY, "word-2": Fate.GAVE_WAY}
+    assert opened(path).fates("uid-orders") == {**gone, "word-3": Fate.KEPT, "word-4": Fate.KEPT}
+    assert opened(path).fates("uid-customers") == {}
+
+
+def test_an_outcomes_example_that_gives_way_needs_no_memory(path: Path) -> None:
+    store = opened(path, per_class=1)
+
+    for number in range(3):
+        store.add_trial(a_trial(f"a{number}"), at(NOW + number, f"e{number}"), NOW)
+
+    assert store.fates("uid-orders") == {"e2": Fate.KEPT}
+
+
+def test_what_a_person_took_back_is_remembered_until_it_is_kept_again(store: ExperienceStore) -> None:
+    store.add_example(a_word(1), NOW)
+    store.add_example(replace(a_word(1), id="other", kind=LabelKind.NORMAL), NOW)
+    assert store.fates("uid-orders") == {"word-1": Fate.TAKEN_BACK, "other": Fate.KEPT}
+
+    store.forget("uid-orders", NOW, NOW + 200, NOW)
+    assert store.fates("uid-orders") == {"word-1": Fate.TAKEN_BACK, "other": Fate.TAKEN_BACK}
+
+    assert store.add_example(a_word(1), NOW) is Fate.KEPT
+    assert store.fates("uid-orders") == {"word-1": Fate.KEPT, "other": Fate.TAKEN_BACK}
+
+
+@pytest.mark.parametrize("how", ["forget", "replace"])
+def test_what_gave_way_can_be_taken_back_and_so_be_said_again(path: Path, how: str) -> None:
+    store = opened(path, per_class=1)
+    store.add_example(a_word(2), NOW)
+    store.add_example(a_word(1), NOW)
+
+    if how == "forget":
+        store.forget("uid-orders", NOW, NOW + 100, NOW)
+    else:
+        store.add_example(replace(a_word(1), id="other", kind=LabelKind.NORMAL), NOW)
+
+    assert store.fates("uid-orders")["word-1"] is Fate.TAKEN_BACK
+    assert store.fates("uid-orders")["word-2"] is Fate.KEPT
+
+
+def test_an_outcome_is_silent_also_where_a_persons_word_gave_way(path: Path) -> None:
+    store = opened(path, per_class=1)
+    store.add_example(a_word(2, fault_class="bloat"), NOW)
+    store.add_example(a_word(1, fault_class="bloat"), NOW)
+
+    assert store.add_example(at(NOW + 105, "outcome"), NOW) is None
+    assert store.add_example(at(NOW + 150, "later"), NOW) is Fate.KEPT
+
+
+def test_what_is_passed_over_is_remembered_without_having_been_kept(store: ExperienceStore, path: Path) -> None:
+    for _ in range(2):
+        store.pass_over("uid-orders", "acknowledged", NOW, NOW + 60, NOW)
+
+    assert opened(path).fates("uid-orders") == {"acknowledged": Fate.TAKEN_BACK}
+    assert store.held() == {}
+
+
+def test_of_what_is_no_longer_kept_the_newest_words_are_remembered_for_a_year(
+    store: ExperienceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gone, "GONE_KEPT", 2)
+    store.pass_over("uid-customers", "word-0", NOW, NOW + 60, NOW)
+    for number in range(4):
+        store.pass_over("uid-orders", f"word-{number}", NOW, NOW + 60, NOW + number)
+
+    assert sorted(store.fates("uid-orders")) == ["word-2", "word-3"]
+    assert sorted(store.fates("uid-customers")) == ["word-0"]
+
+    store.open(NOW + 367 * 86400)
+    assert store.fates("uid-orders") == {}
 
 
 # --- several processes ---
@@ -309,8 +397,6 @@ def test_a_store_held_by_another_process_for_too_long_is_said_to_be_busy(
 def test_an_older_store_is_migrated_and_keeps_what_it_holds(
     store: ExperienceStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kintsugi.shell.experience import schema
-
     store.add_example(an_example(), NOW)
     ran: list[str] = []
     monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, lambda _: ran.append("second")))
@@ -322,11 +408,26 @@ def test_an_older_store_is_migrated_and_keeps_what_it_holds(
     assert ids(store) == ["e1"]
 
 
+def test_a_store_of_the_first_schema_becomes_one_that_remembers(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = ExperienceStore(f"sqlite:///{path}")
+    row = store_module._example_row(a_word(1)) | {"created": NOW}
+    with monkeypatch.context() as older, store._database.writing() as connection:
+        older.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:1])
+        schema.migrate(connection, store.where)
+        connection.execute(schema.EXAMPLES.insert().values(**row))
+        assert "kintsugi_gone" not in inspect(connection).get_table_names()
+
+    store.open(NOW)
+    store.forget("uid-orders", NOW, NOW + 200, NOW)
+
+    assert opened(path).fates("uid-orders") == {"word-1": Fate.TAKEN_BACK}
+
+
 def test_a_newer_store_is_refused_and_left_alone(store: ExperienceStore, path: Path) -> None:
     with sqlite3.connect(path) as other:
         other.execute("UPDATE kintsugi_meta SET value = '7' WHERE key = 'schema'")
 
-    with pytest.raises(NewerExperienceError, match=r"schema 7, this one knows 1\); upgrade the operator"):
+    with pytest.raises(NewerExperienceError, match=r"schema 7, this one knows 2\); upgrade the operator"):
         store.open(NOW)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ from kintsugi.api.database import MonitoredDatabase
 from kintsugi.api.meta import ACKNOWLEDGE, ACKNOWLEDGED_BY, LABEL, LABELLED_BY
 from kintsugi.domain.experience import Example, LabelKind, Source
 from kintsugi.domain.frame import Frame
+from kintsugi.loops.buffer import RingBuffer
 from kintsugi.loops.conditions import conditions_of
 from kintsugi.loops.cycle import Cycle, Outcome
 from kintsugi.loops.experience import KEPT, ExperienceLoop
@@ -23,10 +25,13 @@ from kintsugi.loops.watch import Watch
 from kintsugi.shell.errors import PrometheusError
 from kintsugi.shell.experience import ExperienceStore
 from kintsugi.shell.prometheus import Samples
-from kintsugi_dev.memory import NORMAL, POSTGRESQL, Memory, MemoryServices
+from kintsugi_dev.builders import a_database
+from kintsugi_dev.memory import METRICS, NORMAL, POSTGRESQL, Memory, MemoryServices
 
 KEY = "shop/orders"
 ORDERS = "uid-orders"
+OTHER = "shop/customers"
+CUSTOMERS = "uid-customers"
 
 
 class Prometheus:
@@ -35,10 +40,13 @@ class Prometheus:
     def __init__(self) -> None:
         self.away = False
         self.empty = False
+        self.broken: dict[str, Exception] = {}  # by key of a database
         self.asked: list[tuple[float, float]] = []
 
     async def past(self, database: MonitoredDatabase, watch: Watch, start: float, end: float) -> Frame:
         self.asked.append((start, end))
+        if database.metadata.key in self.broken:
+            raise self.broken[database.metadata.key]
         if self.away:
             raise PrometheusError("PrometheusUnreachable", "Prometheus at http://prometheus can't be reached")
         times = np.arange(int(start), int(end) + 1, dtype=np.float64)
@@ -64,15 +72,28 @@ class Kept:
 
     def restart(self) -> None:
         """Another process: nothing is remembered but what is stored and what Kubernetes has."""
-        watch = self.services.watches.get(KEY)
+        offers = {key: watch.offers for key, watch in self.services.watches.items()}
         self.services = self.memory.services()
-        self.services.watches[KEY].offers = watch.offers if watch else {"commits": ("kintsugi",)}
+        for key, watch in self.services.watches.items():
+            watch.offers = offers.get(key, {"commits": ("kintsugi",)})
         self.loop = ExperienceLoop(
             self.services,
             lambda: ExperienceStore(self.url),
             self.prometheus.past,
             lambda uid, examples: self.heard.append((uid, examples)),
         )
+
+    def restart_as_it_was(self) -> None:
+        """Another process that finds the objects as they are now."""
+        databases = dict(self.services.fleet.databases)
+        self.restart()
+        self.services.fleet.databases.update(databases)
+
+    def another(self) -> None:
+        """A second database, `OTHER`."""
+        other = a_database("customers", metrics=METRICS)
+        self.memory.kube.put(MonitoredDatabase.PLURAL, other.model_dump(mode="json", by_alias=True))
+        self.restart()
 
     @property
     def watch(self) -> Watch:
@@ -85,21 +106,28 @@ class Kept:
     async def look(self, after: float = 1.0) -> bool:
         return await self.loop.look(self.now + after)
 
-    def examples(self) -> tuple[Example, ...]:
-        return ExperienceStore(self.url).examples_of(ORDERS)
+    def examples(self, uid: str = ORDERS) -> tuple[Example, ...]:
+        return ExperienceStore(self.url).examples_of(uid)
 
-    def annotate(self, status: dict[str, Any] | None = None, **annotations: str | None) -> None:
+    def acknowledge(self, ago: float = 600.0) -> str:
+        """Acknowledge an incident that opened so many seconds before now; when that was."""
+        since = datetime.fromtimestamp(int(self.now) - ago, UTC)
+        status = {"acknowledged": "1402", "reference_since": since}
+        self.annotate(status=status, acknowledge="1402", acknowledged_by="ann")
+        return since.isoformat()
+
+    def annotate(self, status: dict[str, Any] | None = None, key: str = KEY, **annotations: str | None) -> None:
         """As a person through the API server would, stamps included."""
         names = {"label": LABEL, "by": LABELLED_BY, "acknowledge": ACKNOWLEDGE, "acknowledged_by": ACKNOWLEDGED_BY}
-        database = self.services.fleet.databases[KEY]
-        now = {**database.metadata.annotations, **{names[key]: value for key, value in annotations.items()}}
+        database = self.services.fleet.databases[key]
+        now = {**database.metadata.annotations, **{names[name]: value for name, value in annotations.items()}}
         metadata = database.metadata.model_copy(
-            update={"annotations": {key: value for key, value in now.items() if value is not None}}
+            update={"annotations": {name: value for name, value in now.items() if value is not None}}
         )
         update: dict[str, Any] = {"metadata": metadata}
         if status:
             update["status"] = database.status.model_copy(update=status)
-        self.services.fleet.databases[KEY] = database.model_copy(update=update)
+        self.services.fleet.databases[key] = database.model_copy(update=update)
 
     def label(self, what: str, ago: float = 600.0, seconds: int = 60) -> str:
         """A label about so many seconds before now."""
@@ -120,8 +148,24 @@ class Kept:
         self.services.fleet.apply(HealingAction.PLURAL, self.memory.body(key))
         return self.services.fleet.actions[key]
 
-    def condition(self, type_: str) -> tuple[bool, str, str]:
-        return self.watch.beside[type_]
+    def ended_of_another(self) -> None:
+        """As `ended`, of the second database."""
+        action = self.ended()
+        body = copy.deepcopy(self.memory.body(action.metadata.key))
+        body["metadata"] |= {"name": "customers-1", "uid": "uid-other-action"}
+        body["spec"]["database"] = {"name": "customers", "uid": CUSTOMERS}
+        self.services.fleet.apply(HealingAction.PLURAL, body)
+
+    def remember(self, seconds: float, *incidents: tuple[float, float | None]) -> None:
+        """Fill the buffer with so many seconds, and the watch with incidents (seconds before now)."""
+        times = np.arange(int(self.now) - seconds, int(self.now) + 1, dtype=np.float64)
+        self.watch.buffer = RingBuffer(POSTGRESQL.catalogue.names(), 1.0, len(times))
+        self.watch.buffer.append(Samples(times, {"commits": np.full(len(times), 100.0)}))
+        at = float(int(self.now))
+        self.watch.incidents = [(at - start, None if end is None else at - end) for start, end in incidents]
+
+    def condition(self, type_: str, key: str = KEY) -> tuple[bool, str, str]:
+        return self.services.watches[key].beside[type_]
 
 
 @pytest.fixture
@@ -429,6 +473,245 @@ async def test_an_acknowledged_incident_is_an_example_of_normal_once_a_minute_of
 
     await kept.look(70)
     assert kinds(kept.examples()) == [("normal", "false-alarm", "person", "ann")]
+
+
+# --- what people took back stays taken back ---
+
+
+@pytest.mark.parametrize("between", ["as it stands", "annotation removed", "annotation overwritten"])
+async def test_an_acknowledgement_that_a_person_took_back_stays_so_after_a_restart(kept: Kept, between: str) -> None:
+    since = kept.acknowledge()
+    await kept.look(1)
+    assert kinds(kept.examples()) == [("normal", "false-alarm", "person", "ann")]
+
+    kept.annotate(label=f"forget@{since}/PT2M", by="ben")
+    await kept.look(11)
+    if between != "as it stands":
+        label = kept.label("nonsense") if between == "annotation overwritten" else None
+        kept.annotate(label=label, by="ben")
+    for after in (21, 31, 41):
+        kept.restart_as_it_was()
+        await kept.look(after)
+        assert kept.examples() == ()
+
+
+@pytest.mark.parametrize("stays", [True, False])
+async def test_a_label_of_the_acknowledged_time_is_the_last_word_also_after_restarts(kept: Kept, stays: bool) -> None:
+    since = kept.acknowledge()
+    await kept.look(1)
+
+    kept.annotate(label=f"anomaly:lock-contention@{since}/PT1M", by="ben")
+    await kept.look(11)
+    if not stays:
+        kept.annotate(label=None, by=None)
+
+    for after in (21, 31, 41):
+        kept.restart_as_it_was()
+        await kept.look(after)
+        assert kinds(kept.examples()) == [("anomaly", "lock-contention", "person", "ben")]
+
+
+@pytest.mark.parametrize("what", ["forget", "anomaly:lock-contention"])
+async def test_an_acknowledgement_of_a_time_that_is_labelled_is_passed_over_for_good(kept: Kept, what: str) -> None:
+    since = kept.acknowledge()
+    kept.annotate(label=f"{what}@{since}/PT2M", by="ben")
+    await kept.look(1)
+    kept.annotate(label=None, by=None)
+    await kept.look(11)
+
+    kept.restart_as_it_was()
+    await kept.look(21)
+
+    assert [kind for kind, *_ in kinds(kept.examples())] == ["anomaly"] * (what != "forget")
+
+
+async def test_an_acknowledgement_of_long_ago_is_not_complained_of_when_the_store_is_a_new_one(kept: Kept) -> None:
+    kept.prometheus.empty = True
+    kept.acknowledge(ago=8 * 86400)
+
+    await kept.look()
+
+    assert UNDERSTOOD not in kept.watch.beside
+    assert kept.prometheus.asked == []
+
+
+# --- what gives way ---
+
+
+def several(kept: Kept, number: int) -> str:
+    return ";".join(kept.label("anomaly:lock-contention", ago=7200 - 100 * index) for index in range(number))
+
+
+async def test_labels_that_gave_way_are_counted_and_neither_read_again_nor_complained_of(kept: Kept) -> None:
+    kept.annotate(label=several(kept, 14), by="ann")
+    await kept.look(1)
+    assert kept.condition(UNDERSTOOD) == (False, "Reading", "8 kept as examples; 6 are yet to be read")
+    await kept.look(11)
+
+    ten = (True, "Kept", "10 kept as examples; 4 older ones gave way to newer ones")
+    assert (len(kept.examples()), kept.condition(UNDERSTOOD)) == (10, ten)
+
+    kept.prometheus.asked.clear()
+    kept.restart_as_it_was()
+    await kept.look(8 * 86400)
+
+    assert (len(kept.examples()), kept.condition(UNDERSTOOD)) == (10, ten)
+    assert kept.prometheus.asked == []
+
+
+async def test_a_label_that_is_older_than_all_that_are_kept_is_said_not_to_be_kept(kept: Kept) -> None:
+    kept.annotate(label=several(kept, 10), by="ann")
+    await kept.look(1)
+    await kept.look(11)
+
+    kept.annotate(label=kept.label("anomaly:lock-contention", ago=9000), by="ann")
+    await kept.look(21)
+
+    assert kept.memory.notes.told[-1][2].startswith("not kept, as there are newer examples of anomaly:lock-contention")
+    assert kept.condition(UNDERSTOOD)[2] == "0 kept as examples; 1 older one gave way to newer ones"
+
+
+async def test_that_a_label_gave_way_to_an_outcome_is_said(kept: Kept) -> None:
+    kept.annotate(label=several(kept, 10), by="ann")
+    await kept.look(1)
+    await kept.look(11)
+    assert kept.condition(UNDERSTOOD) == (True, "Kept", "every label is kept as an example")
+
+    kept.ended()
+    await kept.look(21)
+
+    assert kept.condition(UNDERSTOOD)[2] == "9 kept as examples; 1 older one gave way to newer ones"
+
+
+async def test_a_refusal_is_said_for_as_long_as_the_label_stands(kept: Kept) -> None:
+    kept.prometheus.empty = True
+    refused = kept.label("normal")
+    kept.annotate(label=refused, by="ann")
+    await kept.look(1)
+
+    kept.prometheus.empty = False
+    kept.annotate(label=f"{refused};{kept.label('anomaly', ago=900)}", by="ann")
+    await kept.look(11)
+
+    assert [kind for kind, *_ in kinds(kept.examples())] == ["anomaly"]
+    assert "Prometheus has too few samples" in kept.condition(UNDERSTOOD)[2]
+
+
+# --- nobody keeps others waiting ---
+
+
+@pytest.mark.parametrize("error", [ValueError("not enough values to unpack"), RuntimeError("never seen before")])
+async def test_a_database_whose_past_is_nonsense_keeps_no_other_waiting(
+    kept: Kept, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept.another()
+    kept.prometheus.broken[KEY] = error
+    for key in (KEY, OTHER):
+        kept.annotate(key=key, label=kept.label("anomaly:bloat"), by="ann")
+
+    assert await kept.look(1)
+
+    assert [len(kept.examples(uid)) for uid in (ORDERS, CUSTOMERS)] == [0, 1]
+    assert kept.condition(UNDERSTOOD, OTHER)[0] is True
+    status, reason, message = kept.condition(UNDERSTOOD)
+    assert (status, reason) == (False, "NotKept")
+    assert str(error) in message
+    assert "Traceback" in caplog.text
+
+    kept.prometheus.broken.clear()
+    await kept.look(62)
+    assert len(kept.examples()) == 1
+    assert kept.condition(UNDERSTOOD) == (True, "Kept", "every label is kept as an example")
+
+
+@pytest.mark.parametrize("error", [ValueError("not enough values to unpack"), RuntimeError("never seen before")])
+async def test_an_outcome_that_cannot_be_judged_keeps_no_other_waiting(
+    kept: Kept, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept.another()
+    kept.ended()
+    kept.ended_of_another()
+    kept.annotate(label=kept.label("normal"), by="ann")
+    kept.prometheus.broken[OTHER] = error
+
+    assert await kept.look(1)
+
+    assert [len(kept.examples(uid)) for uid in (ORDERS, CUSTOMERS)] == [2, 0]
+    assert kept.condition(KEPT)[0] is True
+    assert "Traceback" in caplog.text
+    if isinstance(error, RuntimeError):
+        status, reason, message = kept.condition(KEPT, OTHER)
+        assert (status, reason) == (False, "Unforeseen")
+        assert message.startswith("what came of shop/customers-1 can't be taken in (RuntimeError: never seen before)")
+
+    kept.prometheus.broken.clear()
+    await kept.look(62)
+    assert len(kept.examples(CUSTOMERS)) == 1
+    assert kept.condition(KEPT, OTHER)[0] is True
+
+
+async def test_a_database_with_many_labels_does_not_keep_another_waiting(kept: Kept) -> None:
+    kept.another()
+    kept.annotate(label=several(kept, 64), by="ann")
+    kept.annotate(key=OTHER, label=kept.label("normal"), by="ann")
+
+    await kept.look()
+
+    assert len(kept.prometheus.asked) == 8
+    assert [len(kept.examples(uid)) for uid in (ORDERS, CUSTOMERS)] == [7, 1]
+
+
+async def test_a_prometheus_that_is_away_is_asked_for_one_interval_of_a_database(kept: Kept) -> None:
+    kept.prometheus.away = True
+    kept.annotate(label=several(kept, 64), by="ann")
+
+    await kept.look(1)
+    await kept.look(11)
+    assert len(kept.prometheus.asked) == 1
+
+    await kept.look(62)
+    first, second = kept.prometheus.asked
+    assert first != second
+
+
+# --- the buffer is not enough ---
+
+
+@pytest.mark.parametrize("ago", [1600, 1200])
+async def test_a_label_after_a_long_incident_is_read_from_prometheus_before_it_is_refused(
+    kept: Kept, ago: float
+) -> None:
+    kept.remember(2100, (2095, ago + 12))
+    kept.annotate(label=kept.label("anomaly:lock-contention", ago=ago), by="ann")
+
+    await kept.look()
+
+    assert len(kept.prometheus.asked) == 1
+    assert [len(example.window) for example in kept.examples()] == [60]
+    assert kept.condition(UNDERSTOOD)[0] is True
+
+
+async def test_while_prometheus_is_away_a_label_that_the_buffer_cannot_serve_waits(kept: Kept) -> None:
+    kept.remember(2100, (2095, 1612))
+    kept.prometheus.away = True
+    kept.annotate(label=kept.label("anomaly", ago=1600), by="ann")
+    await kept.look(1)
+    assert "can't be reached" in kept.condition(UNDERSTOOD)[2]
+
+    kept.prometheus.away = False
+    await kept.look(62)
+
+    assert len(kept.examples()) == 1
+
+
+async def test_an_outcome_after_a_long_incident_is_an_example_read_from_prometheus(kept: Kept) -> None:
+    kept.remember(600, (599, 50))
+    kept.ended()
+
+    await kept.look()
+
+    assert len(kept.prometheus.asked) == 1
+    assert kinds(kept.examples()) == [("anomaly", "lock-contention", "outcome", "")]
 
 
 # --- the store ---

@@ -25,6 +25,16 @@ class Source(StrEnum):
     PERSON = "person"
 
 
+class Fate(StrEnum):
+    """What became of something that a person once said: taken in once, it is not taken in again by itself."""
+
+    KEPT = "kept"
+    GAVE_WAY = "gave-way"
+    """To newer examples of the same class."""
+    TAKEN_BACK = "taken-back"
+    """By a person's other word about its time, or by `forget`; perhaps before it was ever kept."""
+
+
 @dataclass(frozen=True, slots=True)
 class Example:
     """One labelled interval of one database (its uid), `start <= time < end` in Unix seconds.

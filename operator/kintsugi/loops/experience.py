@@ -120,7 +120,9 @@ class ExperienceLoop:
 
     def _say(self) -> None:
         for watch in self._services.watches.values():
-            watch.beside[KEPT] = (True, "Kept", _words(self._held.get(watch.uid, Held())))
+            trouble = self._outcomes.troubles.get(watch.uid, "")
+            kept = (True, "Kept", _words(self._held.get(watch.uid, Held())))
+            watch.beside[KEPT] = (False, "Unforeseen", trouble) if trouble else kept
 
 
 def _words(held: Held) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
+from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 from kintsugi.api.action import HealingAction
 from kintsugi.api.database import MonitoredDatabase
 from kintsugi.domain.experience import Example, Trial
 from kintsugi.domain.frame import Frame
-from kintsugi.loops.past import Past, PastError
+from kintsugi.loops.past import Past, PastError, Turns, sentence
 from kintsugi.loops.services import Services
 from kintsugi.loops.watch import Watch
 from kintsugi.shell.experience import ExperienceStore
@@ -28,9 +31,7 @@ from kintsugi.stages.reference import reference
 
 log = logging.getLogger(__name__)
 
-AT_ONCE: Final = 8  # in one look: Prometheus has others to serve
-ASKED: Final = 500  # in one look at the store
-RETRY: Final = 60.0  # seconds until what could not be read is read again
+ASKED: Final = 500  # in one question to the store
 
 Pair = tuple[MonitoredDatabase, Watch]
 
@@ -41,33 +42,54 @@ class Outcomes:
     def __init__(self, services: Services, past: Past) -> None:
         self._services = services
         self._past = past
-        self._done: set[str] = set()  # uids
-        self._later: dict[str, float] = {}  # Unix seconds, by uid
+        self._turns = Turns()
+        self._done: set[str] = set()  # uids of actions
+        self._tried: dict[str, int] = {}  # how often, by uid of the action
+        self._troubles: dict[str, str] = {}
+
+    @property
+    def troubles(self) -> Mapping[str, str]:
+        """By uid of the database, what went wrong in a way that nobody foresaw, until it is tried again."""
+        return self._troubles
 
     def begin_anew(self) -> None:
         """Take nothing for known: the store may be another one, and only it knows what it holds."""
+        self._turns = Turns()
         self._done.clear()
-        self._later.clear()
+        self._tried.clear()
 
     async def take_in(self, store: ExperienceStore, now: float, changed: set[str]) -> None:
         """Keep what is new, a few at a time; the uids of the databases that have a new example join `changed`."""
         ended = [action for action in self._services.fleet.actions.values() if action.phase.ended]
         uids_there = {action.metadata.uid for action in ended}
         self._done &= uids_there
-        self._later = {uid: at for uid, at in self._later.items() if uid in uids_there and now < at <= now + RETRY}
-        new = [action for action in ended if action.metadata.uid not in self._done and counts_as_trial(action)]
-        if new:
-            uids = [action.metadata.uid for action in new[:ASKED]]
-            self._done |= await asyncio.to_thread(store.known_trials, uids)
-        left = AT_ONCE
-        for action in new:
-            pair = self._watched(action)
-            uid = action.metadata.uid
-            if left == 0 or uid in self._done or uid in self._later or pair is None:
-                continue
-            left -= 1
-            if await self._keep(store, action, pair, now):
-                changed.add(action.spec.database.uid)
+        self._tried = {uid: count for uid, count in self._tried.items() if uid in uids_there}
+        self._turns.keep({database.metadata.uid for database in self._services.fleet.databases.values()})
+        waiting = await self._waiting(store, ended)
+        turns = {uid: partial(self._turn, store, actions, now, changed) for uid, actions in waiting.items()}
+        failed = await self._turns.take(turns, now)
+        self._troubles = {uid: said for uid, said in self._troubles.items() if self._turns.waits(uid, now)}
+        for uid, error in failed.items():
+            name = waiting[uid][0].metadata.key
+            log.info("what came of %s is kept later: %s", name, error)
+            if not isinstance(error, PastError):
+                self._troubles[uid] = sentence(error, f"what came of {name}")
+
+    async def _waiting(self, store: ExperienceStore, ended: list[HealingAction]) -> dict[str, list[HealingAction]]:
+        """The actions whose outcomes are not kept yet, by uid of their database, those that failed before last."""
+        new = [action for action in ended if self._new(action)]
+        uids = [action.metadata.uid for action in new]
+        for first in range(0, len(uids), ASKED):
+            self._done |= await asyncio.to_thread(store.known_trials, uids[first : first + ASKED])
+        waiting: dict[str, list[HealingAction]] = defaultdict(list)
+        for action in sorted(filter(self._new, new), key=lambda action: self._tried.get(action.metadata.uid, 0)):
+            waiting[action.spec.database.uid].append(action)
+        return waiting
+
+    def _new(self, action: HealingAction) -> bool:
+        """Whether there is anything to keep of an ended action, and its database's past can be read."""
+        unknown = action.metadata.uid not in self._done and counts_as_trial(action)
+        return unknown and self._watched(action) is not None
 
     def _watched(self, action: HealingAction) -> Pair | None:
         """The database that it was made for, if that is watched and its signals are known."""
@@ -77,16 +99,24 @@ class Outcomes:
             return None
         return (database, watch) if watch.offers else None
 
-    async def _keep(self, store: ExperienceStore, action: HealingAction, pair: Pair, now: float) -> bool:
-        try:
-            trial, example = await self._judged(action, *pair)
-        except PastError as error:
-            log.info("what came of %s is kept later: %s", action.metadata.key, error)
-            self._later[action.metadata.uid] = now + RETRY
+    async def _turn(self, store: ExperienceStore, actions: list[HealingAction], now: float, changed: set[str]) -> bool:
+        """Keep what came of the first of a database's actions, and strike it out; whether there was one.
+
+        One that fails stays the first, for whoever says so; the next time it comes last.
+        """
+        if not actions:
             return False
-        added = await asyncio.to_thread(store.add_trial, trial, example, now)
-        self._done.add(action.metadata.uid)
-        return added and example is not None
+        action = actions[0]
+        uid, pair = action.metadata.uid, self._watched(action)
+        if pair is not None:
+            self._tried[uid] = self._tried.get(uid, 0) + 1
+            trial, example = await self._judged(action, *pair)
+            added = await asyncio.to_thread(store.add_trial, trial, example, now)
+            self._done.add(uid)
+            if added and example is not None:
+                changed.add(action.spec.database.uid)
+        del actions[0]
+        return True
 
     async def _judged(
         self, action: HealingAction, database: MonitoredDatabase, watch: Watch
@@ -98,10 +128,18 @@ class Outcomes:
         span = _span(action, claim)
         if span is None:
             return trial_of(action, NOTHING_MEASURED), None
-        frame = await self._past.frame(database, watch, *span)
         window = database.spec.reference.window.total_seconds()
-        example = example_of(claim, frame, watch.incidents, window) if claim else None
-        return trial_of(action, _measured(action, frame, watch, window)), example
+
+        def judged(frame: Frame) -> tuple[Mapping[str, float | None], Example | None]:
+            example = example_of(claim, frame, watch.incidents, window) if claim else None
+            return _measured(action, frame, watch, window), example
+
+        def enough(frame: Frame) -> bool:
+            measured, example = judged(frame)
+            return (example is not None or claim is None) and (measured != NOTHING_MEASURED or _ran(action) is None)
+
+        measured, example = judged(await self._past.frame(database, watch, *span, enough))
+        return trial_of(action, measured), example
 
 
 def _opened(action: HealingAction, watch: Watch) -> float | None:

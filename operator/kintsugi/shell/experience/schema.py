@@ -68,15 +68,31 @@ OUTCOMES: Final = Table(
     Index("kintsugi_outcomes_by_database", "database", "ended"),
 )
 
+GONE: Final = Table(
+    "kintsugi_gone",
+    TABLES,
+    Column("database", String(64), primary_key=True),
+    Column("id", String(64), primary_key=True),
+    Column("start_time", Double, nullable=False),
+    Column("end_time", Double, nullable=False),
+    Column("fate", String(16), nullable=False),
+    Column("created", Double, nullable=False),
+)
+"""What people said that is no longer kept, and why (`gone.py`)."""
+
 LOCK: Final = 0x6B696E74
 """PostgreSQL's advisory lock for migrations: "kint" in ASCII. SQLite's write lock is the whole file's."""
 
 
 def _first(connection: Connection) -> None:
-    TABLES.create_all(connection)
+    TABLES.create_all(connection, tables=[META, EXAMPLES, OUTCOMES])
 
 
-MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = (_first,)
+def _second(connection: Connection) -> None:
+    TABLES.create_all(connection, tables=[GONE])
+
+
+MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = (_first, _second)
 """Each makes the next version of the one before; a store's version is how many it has had."""
 
 
@@ -110,4 +126,4 @@ def migrate(connection: Connection, where: str) -> None:
         connection.execute(update(META).where(META.c.key == "schema").values(**present))
 
 
-__all__ = ["EXAMPLES", "META", "MIGRATIONS", "OUTCOMES", "TABLES", "migrate"]
+__all__ = ["EXAMPLES", "GONE", "META", "MIGRATIONS", "OUTCOMES", "TABLES", "migrate"]

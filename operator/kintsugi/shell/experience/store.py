@@ -8,14 +8,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Table, and_, delete, func, insert, select
+from sqlalchemy import Connection, Row, Table, and_, delete, func, insert, or_, select
 
 from kintsugi.domain.actions import Objectives
-from kintsugi.domain.experience import Example, LabelKind, Source, Trial
+from kintsugi.domain.experience import Example, Fate, LabelKind, Source, Trial
+from kintsugi.shell.experience import gone
 from kintsugi.shell.experience.engine import Database
 from kintsugi.shell.experience.errors import DuplicateExperienceError
 from kintsugi.shell.experience.frames import BadFrameError, pack, unpack
-from kintsugi.shell.experience.schema import EXAMPLES, OUTCOMES, migrate
+from kintsugi.shell.experience.schema import EXAMPLES, GONE, OUTCOMES, migrate
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class ExperienceStore:
 
     The same thing added twice, or by two processes at once, is kept once. Of each kind and class of a database the
     newest `per_class` examples stay (by the time that they are of), of all classes the newest `PER_CLASS * CLASSES`.
+    What a person said and is no longer kept is remembered by its id (`fates`).
     """
 
     def __init__(self, url: str, *, per_class: int = PER_CLASS) -> None:
@@ -65,23 +67,24 @@ class ExperienceStore:
         """Create the tables or bring them up to date, and let go of what is very old (`now` in Unix seconds)."""
         with self._database.writing() as connection:
             migrate(connection, self.where)
-            for table in (EXAMPLES, OUTCOMES):
+            for table in (EXAMPLES, OUTCOMES, GONE):
                 connection.execute(delete(table).where(table.c.created < now - RETAINED))
 
     def close(self) -> None:
         """Give everything back."""
         self._database.close()
 
-    def add_example(self, example: Example, now: float) -> bool:
-        """Keep an example; False when it is known, or an outcome's where a person has spoken.
+    def add_example(self, example: Example, now: float) -> Fate | None:
+        """Keep an example, unless it gives way at once to as many newer ones; what became of it.
 
-        A person's replaces what outcomes say about a part of its time; about such a time outcomes are silent.
+        None when nothing did: it is kept already, or an outcome's where a person has spoken. A person's replaces what
+        outcomes say about a part of its time; about such a time outcomes are silent.
         """
         try:
             with self._database.writing() as connection:
                 return self._add(connection, example, now)
         except DuplicateExperienceError:
-            return False
+            return None
 
     def add_trial(self, trial: Trial, example: Example | None, now: float) -> bool:
         """Keep an outcome and the example that it is, both or neither; False when the outcome is known.
@@ -101,10 +104,17 @@ class ExperienceStore:
         except DuplicateExperienceError:
             return False
 
-    def forget(self, database: str, start: float, end: float, keep: Collection[str] = ()) -> int:
+    def forget(self, database: str, start: float, end: float, now: float, keep: Collection[str] = ()) -> int:
         """Drop every example of a part of this time (Unix seconds) but those to `keep` (ids); how many there were."""
         with self._database.writing() as connection:
-            return _drop(connection, and_(_overlapping(database, start, end), EXAMPLES.c.id.not_in(keep)))
+            gone.take_back(connection, and_(_overlapping(database, start, end, GONE), GONE.c.id.not_in(keep)))
+            which = and_(_overlapping(database, start, end), EXAMPLES.c.id.not_in(keep))
+            return gone.let_go(connection, which, Fate.TAKEN_BACK, now)
+
+    def pass_over(self, database: str, id_: str, start: float, end: float, now: float) -> None:
+        """Remember as taken back what a person said, although it was never kept."""
+        with self._database.writing() as connection:
+            gone.remember(connection, database, id_, start, end, Fate.TAKEN_BACK, now)
 
     def known_trials(self, actions: Collection[str]) -> frozenset[str]:
         """Which of these actions' outcomes (by uid) are kept."""
@@ -112,12 +122,11 @@ class ExperienceStore:
             rows = connection.execute(select(OUTCOMES.c.action).where(OUTCOMES.c.action.in_(actions)))
             return frozenset(row.action for row in rows)
 
-    def known_examples(self, database: str) -> frozenset[str]:
-        """The ids of a database's examples."""
+    def fates(self, database: str) -> Mapping[str, Fate]:
+        """What became of a database's examples, by id: of those kept, and of those that people once spoke of."""
         with self._database.reading() as connection:
-            return frozenset(
-                row.id for row in connection.execute(select(EXAMPLES.c.id).where(EXAMPLES.c.database == database))
-            )
+            kept = connection.execute(select(EXAMPLES.c.id).where(EXAMPLES.c.database == database))
+            return {**gone.fates(connection, database), **{row.id: Fate.KEPT for row in kept}}
 
     def examples_of(self, database: str) -> tuple[Example, ...]:
         """A database's examples (by its uid), oldest first; one that can't be unpacked is left out and logged."""
@@ -147,23 +156,21 @@ class ExperienceStore:
             for database, counts in found.items()
         }
 
-    def _add(self, connection: Connection, example: Example, now: float) -> bool:
-        mine = and_(EXAMPLES.c.database == example.database, EXAMPLES.c.id == example.id)
-        if _any(connection, mine):
-            return False
-        overlapping = _overlapping(example.database, example.start, example.end)
-        if example.source is Source.PERSON:
-            of_outcomes = EXAMPLES.c.source == Source.OUTCOME.value
-            same = and_(EXAMPLES.c.start_time == example.start, EXAMPLES.c.end_time == example.end)
-            _drop(connection, and_(overlapping, of_outcomes | same))
-        elif _any(connection, and_(overlapping, EXAMPLES.c.source == Source.PERSON.value)):
-            return False
-        connection.execute(insert(EXAMPLES).values(**_example_row(example), created=now))
+    def _add(self, connection: Connection, example: Example, now: float) -> Fate | None:
         of_it = EXAMPLES.c.database == example.database
+        mine = and_(of_it, EXAMPLES.c.id == example.id)
+        if _any(connection, mine):
+            return None
+        if example.source is Source.PERSON:
+            _replace(connection, example, now)
+        elif _spoken_of(connection, example):
+            return None
+        connection.execute(insert(EXAMPLES).values(**_example_row(example), created=now))
+        gone.back(connection, example.database, example.id)
         alike = and_(of_it, EXAMPLES.c.kind == example.kind.value, EXAMPLES.c.fault_class == example.fault_class)
-        _drop_oldest(connection, EXAMPLES, alike, EXAMPLES.c.end_time, self._per_class)
-        _drop_oldest(connection, EXAMPLES, of_it, EXAMPLES.c.end_time, self._per_class * CLASSES)
-        return True
+        gone.give_way(connection, alike, self._per_class, now)
+        gone.give_way(connection, of_it, self._per_class * CLASSES, now)
+        return Fate.KEPT if _any(connection, mine) else Fate.GAVE_WAY
 
     def _example(self, row: Row[Any]) -> Example | None:
         try:
@@ -192,16 +199,32 @@ class ExperienceStore:
             return None
 
 
-def _overlapping(database: str, start: float, end: float) -> Any:
-    return and_(EXAMPLES.c.database == database, EXAMPLES.c.start_time < end, EXAMPLES.c.end_time > start)
+def _overlapping(database: str, start: float, end: float, table: Table = EXAMPLES) -> Any:
+    return and_(table.c.database == database, table.c.start_time < end, table.c.end_time > start)
 
 
 def _any(connection: Connection, which: Any) -> bool:
     return connection.execute(select(EXAMPLES.c.id).where(which)).first() is not None
 
 
-def _drop(connection: Connection, which: Any) -> int:
-    return int(connection.execute(delete(EXAMPLES).where(which)).rowcount)
+def _replace(connection: Connection, example: Example, now: float) -> None:
+    """Let go of what a person's example stands against: outcomes of a part of its time, and words about the same."""
+    same, gave_way = (
+        and_(table.c.database == example.database, table.c.start_time == example.start, table.c.end_time == example.end)
+        for table in (EXAMPLES, GONE)
+    )
+    gone.take_back(connection, gave_way)
+    of_outcomes = EXAMPLES.c.source == Source.OUTCOME.value
+    overlapping = _overlapping(example.database, example.start, example.end)
+    gone.let_go(connection, or_(same, and_(overlapping, of_outcomes)), Fate.TAKEN_BACK, now)
+
+
+def _spoken_of(connection: Connection, example: Example) -> bool:
+    """Whether a person has said anything about a part of an outcome's time."""
+    overlapping = _overlapping(example.database, example.start, example.end)
+    return _any(connection, and_(overlapping, EXAMPLES.c.source == Source.PERSON.value)) or gone.spoken_of(
+        connection, example.database, example.start, example.end
+    )
 
 
 def _drop_oldest(connection: Connection, table: Table, which: Any, age: Any, kept: int) -> None:
