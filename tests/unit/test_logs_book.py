@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kintsugi.engines.catalogue import load
-from kintsugi.engines.postgresql.logs.book import MOST, TEMPLATES, Book, classes_of
+from kintsugi.engines.postgresql.logs.book import AHEAD, MOST, TEMPLATES, Book, classes_of
 from kintsugi.engines.postgresql.logs.line import CLASSES, Line
 
 START = 1_800_000_000.0
@@ -63,9 +63,18 @@ def test_a_line_that_comes_late_still_counts() -> None:
     assert column(book, 9, 11) == [0.25, 0.25]
 
 
-def test_lines_of_the_future_and_of_long_ago_are_left_out() -> None:
+def test_lines_of_a_clock_that_is_ahead_count_when_their_time_comes() -> None:
+    book = a_book()
+    book.add([a_line(24), a_line(24.5)], START + 20)
+    assert np.isnan(column(book, 25)).all()
+    book.add([], START + 30)
+    assert column(book, 23, 24, 25, 29) == [0, 0, 0.5, 0]
+    assert book.evidence(START, START + 30) == ("the log says 2 × ERROR 40P01 deadlock detected (last 5.5 s ago)",)
+
+
+def test_lines_of_the_far_future_and_of_long_ago_are_left_out() -> None:
     book = a_book(span=60)
-    book.add([a_line(5), a_line(1e9), a_line(-1e9)], START + 300)
+    book.add([a_line(5), a_line(300 + AHEAD + 2), a_line(1e9), a_line(-1e9)], START + 300)
     book.add([a_line(5), a_line(299)], START + 301)
     assert column(book, 300) == [0.25]
     assert book.evidence(0, START + 301) == ("the log says 1 × ERROR 40P01 deadlock detected (last 2 s ago)",)
@@ -76,7 +85,7 @@ def test_memory_does_not_grow_with_time_lines_or_templates() -> None:
     for minute in range(50):
         lines = [a_line(minute * 60 + n % 60, template=f"t{minute}-{n}") for n in range(200)]
         book.add(sorted(lines), START + minute * 60 + 60)
-    assert book._counts.shape == (60, len(CLASSES))
+    assert book._counts.shape == (60 + AHEAD, len(CLASSES))
     assert len(book._seen) == TEMPLATES
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -191,15 +192,50 @@ async def test_a_missing_log_says_what_to_check(tmp_path: Path) -> None:
         await Reader(tmp_path / "server.json").batch()
 
 
-async def test_an_unknown_time_zone_says_what_to_set_and_is_said_again(log: Path) -> None:
-    append(log, "two")
+async def test_an_unknown_time_zone_is_told_and_what_follows_it_is_read(log: Path) -> None:
     with log.open("ab") as file:
-        file.write(a_line("three", zone="CEST"))
+        file.write(a_line("two", zone="CEST"))
     reader = Reader(log)
+    batch = await reader.batch()
+    assert "log_timezone = 'UTC'" in batch.zone
+    assert ([line.template for line in batch.lines], batch.junk) == (["one"], 1)
+
+    append(log, "three")
+    batch = await reader.batch()
+    assert (batch.zone, [line.template for line in batch.lines]) == ("", ["three"])
+
+
+async def test_lines_in_an_unknown_zone_before_others_are_no_trouble_any_more(log: Path) -> None:
+    write(log, a_line("old", zone="CEST") * 50 + a_line("new"))
+    batch = await Reader(log).batch()
+    assert (batch.zone, [line.template for line in batch.lines], batch.junk) == ("", ["new"], 50)
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("seen_before_it_was_truncated", [False, True])
+async def test_a_copy_of_a_log_that_is_truncated_is_not_counted_again(
+    log: Path, restart: bool, seen_before_it_was_truncated: bool
+) -> None:
+    """What logrotate does with `copytruncate`, as Debian's rule for PostgreSQL has it."""
+    words = [f"{number} of the old ones" for number in range(30)]
+    append(log, *words)
+    reader = Reader(log)
+    assert await reader.words() == ["one", *("# of the old ones" for _ in words)]
+    append(log, "written before the copy")
+    copy = log.with_name("server.json.1")
+    shutil.copy(log, copy)
+    found = []
+    if seen_before_it_was_truncated:
+        found += await reader.words()
+    if restart:
+        reader.restart()
+    write(log, b"")
+    append(log, "after it")
     for _ in range(2):
-        with pytest.raises(LogError, match="log_timezone = 'UTC'") as refused:
-            await reader.batch()
-        assert refused.value.reason == "LogTimeZone"
+        found += await reader.words()
+    assert found.count("after it") == 1
+    assert found.count("# of the old ones") == 0
+    assert found.count("written before the copy") == 1
 
 
 async def test_what_links_out_of_the_allowed_folder_is_not_read(tmp_path: Path) -> None:

@@ -183,9 +183,16 @@ def test_an_offset_may_follow_at_once() -> None:
 
 
 @pytest.mark.parametrize("zone", ["CET", "CST", "IST", "+99"])
-def test_a_zone_that_may_be_several_is_refused_with_what_to_set(zone: str) -> None:
-    with pytest.raises(LogZoneError, match="log_timezone = 'UTC'"):
-        decoded(decoder("stderr"), as_stderr(MESSAGES[0][0]).replace(b"UTC", zone.encode()))
+def test_a_zone_that_may_be_several_is_passed_over_and_says_what_to_set(zone: str) -> None:
+    new, good = decoder("stderr"), as_stderr(MESSAGES[0][0])
+    bad = good.replace(b"UTC", zone.encode())
+    assert decoded(new, bad) == []
+    assert "log_timezone = 'UTC'" in new.zone
+    assert new.junk == 1
+    assert len(decoded(new, bad + good)) == 1
+    assert new.zone == ""
+    with pytest.raises(LogZoneError):
+        time_of(f"2026-11-22 03:00:00 {zone}")
 
 
 def test_a_date_that_does_not_exist_is_no_time() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -142,9 +143,40 @@ async def test_a_log_that_is_gone_leaves_gaps_and_comes_back(watched: Watched) -
 
 
 async def test_a_zone_that_nobody_knows_is_told(watched: Watched) -> None:
+    watched.sample(NOW - 30, NOW + 9)
     watched.append(a_line(3, zone="CEST"))
     await watched.look()
+    assert watched.said()[:2] == (False, "LogTimeZone")
+    assert np.isnan(watched.column()).all()
+    await watched.look(NOW + 1)
     assert watched.said()[1] == "LogTimeZone"
+
+    watched.append(a_line(-2))
+    await watched.look(NOW + 2)
+    assert watched.said()[:2] == (True, "Reading")
+
+
+async def test_a_clock_that_is_far_ahead_is_told(watched: Watched) -> None:
+    watched.append(a_line(-600))
+    await watched.look()
+    assert watched.said()[:2] == (False, "LogClock")
+    assert re.search("the server's clock is (10 m|9 m 5[5-9] s) ahead of the operator's", watched.said()[2])
+
+    watched.append(a_line(0))
+    await watched.look(NOW + 2)
+    assert watched.said()[0]
+
+
+async def test_a_clock_that_is_a_little_ahead_loses_nothing(watched: Watched) -> None:
+    watched.sample(NOW - 30, NOW)
+    watched.append(*[a_line(-4)] * 8)
+    await watched.look()
+    assert watched.said()[0]
+    watched.sample(NOW + 1, NOW + 6)
+    assert watched.watch.log is not None
+    watched.watch.log.book.add([], NOW + 6)
+    merge(watched.watch)
+    assert watched.column()[-2:] == [2.0, 2.0]
 
 
 async def test_evidence_names_what_was_logged_around_the_incident(watched: Watched) -> None:

@@ -79,3 +79,5 @@ def _lines(path: Path, start: float) -> Iterator[line.Line]:
         while chunk := file.read(_CHUNK):
             yield from decoder.feed(chunk)
     yield from decoder.end()
+    if decoder.zone:
+        raise LogZoneError(f"{path}: {decoder.zone}")

@@ -14,7 +14,8 @@ from typing import Final
 
 from kintsugi.api.database import MonitoredDatabase
 from kintsugi.api.database_logs import Logs
-from kintsugi.engines.postgresql.logs.book import Book
+from kintsugi.domain.text import human
+from kintsugi.engines.postgresql.logs.book import AHEAD, Book
 from kintsugi.engines.postgresql.logs.formats import decoder
 from kintsugi.engines.postgresql.logs.prefix import LinePrefixError
 from kintsugi.loops.watch import Log, Watch, reach
@@ -23,7 +24,7 @@ from kintsugi.shell.kube import Kube
 from kintsugi.shell.logs.file import FileLog
 from kintsugi.shell.logs.loki import Loki
 from kintsugi.shell.logs.pods import PodLogs
-from kintsugi.shell.logs.source import LogError, LogSource, NewDecoder, Position
+from kintsugi.shell.logs.source import Batch, LogError, LogSource, NewDecoder, Position
 from kintsugi.shell.prometheus import Endpoint, Samples
 from kintsugi.shell.secrets import SecretError, Secrets
 from kintsugi.stages.policy import Ceiling
@@ -105,6 +106,7 @@ class LogReader:
             if batch.complete_since is not None:
                 known.book.begin(batch.complete_since)
             known.book.add(batch.lines, batch.until)
+            _note(known, batch)
             known.position, known.read_at = batch.position, now
             known.lines += len(batch.lines)
             known.junk += batch.junk
@@ -170,7 +172,23 @@ def _decoders(logs: Logs) -> NewDecoder:
     return lambda since: decoder(logs.format, logs.line_prefix, since)
 
 
+def _note(known: Log, batch: Batch) -> None:
+    """What is wrong with the times of the newest lines; of what was left out for it, nothing is known."""
+    if batch.zone or batch.lines:
+        known.zone = batch.zone
+    if batch.lines:
+        newest = max(line.time for line in batch.lines)
+        known.ahead = newest - batch.until if newest > batch.until + AHEAD else 0.0
+    if batch.zone or known.ahead:
+        known.book.begin(batch.until)
+
+
 def _said(known: Log) -> tuple[bool, str, str]:
+    if known.zone:
+        return (False, "LogTimeZone", f"{known.zone}; what is written until then is left out")
+    if known.ahead:
+        what = f"the server's clock is {human(known.ahead)} ahead of the operator's"
+        return (False, "LogClock", f"{what}: set both by NTP; what is written until then is left out")
     if not known.understood:
         message = f"none of {known.junk} lines was understood; check spec.logs.format and spec.logs.linePrefix"
         return (False, "LogNotUnderstood", message)

@@ -32,7 +32,10 @@ class Problem:
 
 @dataclass(slots=True)
 class Log:
-    """The server's log as far as it was read: `merged` (Unix s) is up to when the frame has its columns."""
+    """The server's log as far as it was read: `merged` (Unix s) is up to when the frame has its columns.
+
+    `zone` is what is wrong with the time zone of its newest lines; `ahead` how many seconds they are from the future.
+    """
 
     book: Book
     position: Position
@@ -40,6 +43,8 @@ class Log:
     merged: float = 0.0
     lines: int = 0
     junk: int = 0
+    zone: str = ""
+    ahead: float = 0.0
 
     @property
     def understood(self) -> bool:

@@ -11,11 +11,11 @@ import stat
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from kintsugi.engines.postgresql.logs.line import Line, LogZoneError
+from kintsugi.engines.postgresql.logs.line import Line
 from kintsugi.engines.postgresql.logs.records import Decoder
 from kintsugi.shell.logs.source import Batch, LogError, Mark, NewDecoder, Position
 
@@ -28,7 +28,8 @@ MOST_BEHIND: Final = 32 << 20
 """Who is further behind leaves lines out, and says so."""
 MOST_FILES: Final = 32
 """Of more files the newest."""
-HEAD: Final = 64
+HEAD: Final = 512
+"""Bytes that a file is known by: several lines, so that two files don't begin alike."""
 PACKED: Final = (".gz", ".xz", ".zst", ".bz2", ".lz4", ".zip")
 SUFFIXES: Final[Mapping[str, str]] = {"jsonlog": ".json", "csvlog": ".csv", "stderr": ".log"}
 """What PostgreSQL's logging collector calls its files."""
@@ -56,6 +57,10 @@ class _Tail:
     headed: int = 0
     seen: tuple[int, int] = (-1, -1)
     skipped: bool = False
+
+    def began(self, head: bytes) -> bool:
+        """Whether the file begins with these bytes, which are enough to tell it from others."""
+        return self.headed == len(head) == HEAD and self.head == zlib.crc32(head)
 
     @property
     def mark(self) -> Mark:
@@ -89,7 +94,7 @@ class FileLog:
         """What was written since.
 
         Raises:
-            LogError: there is no such file, it may not be read, or its times can't be understood.
+            LogError: there is no such file, or it may not be read.
         """
         return await asyncio.to_thread(self._read, since)
 
@@ -104,12 +109,14 @@ class FileLog:
             self._position = None  # until this batch is whole: what fails is read again
             reading = _Reading(READ_BYTES)
             junk = -sum(tail.decoder.junk for tail in self._tails.values())
+            for tail in self._tails.values():
+                tail.decoder.zone = ""
             for file in files:
-                self._read_on(file, reading)
+                if file.key in self._tails:
+                    self._read_on(file, reading)
+            zone = next((tail.decoder.zone for tail in self._tails.values() if tail.decoder.zone), "")
             junk += sum(tail.decoder.junk for tail in self._tails.values())
             self._forget({file.key for file in files}, reading)
-        except LogZoneError as error:
-            raise LogError("LogTimeZone", f"{self._path}: {error}") from error
         except OSError as error:
             raise LogError(
                 "LogUnreadable", f"{self._path} can't be read ({error.strerror}); check the path and its permissions"
@@ -117,7 +124,7 @@ class FileLog:
         lines = reading.lines
         self._position = Position(since.since, {key: tail.mark for key, tail in self._tails.items()})
         until = began if not reading.more else max((line.time for line in lines), default=since.since)
-        return Batch(tuple(lines), self._position, min(until, began), reading.more, reading.begins, max(junk, 0))
+        return Batch(tuple(lines), self._position, min(until, began), reading.more, reading.begins, max(junk, 0), zone)
 
     def _files(self) -> list[_File]:
         """The regular files, oldest first.
@@ -151,8 +158,23 @@ class FileLog:
         first = not self._tails
         for file in files:
             if file.key not in self._tails:
-                start, skipped = _history(file, since.since) if first else (0, False)
-                self._tails[file.key] = _Tail(self._new(since.since), start, skipped=skipped)
+                self._begin(file, files, since.since, first=first)
+
+    def _begin(self, file: _File, files: Sequence[_File], since: float, *, first: bool) -> None:
+        """A file that was not there before. One that begins as another one does is a copy of that.
+
+        A copy is left alone until the other one is truncated (logrotate's copytruncate), and then read on in its place.
+        """
+        head = _beginning(file)
+        copied = next((key for key, tail in self._tails.items() if tail.began(head) and file.size >= tail.fed), None)
+        if copied is None:
+            start, skipped = _history(file, since) if first else (0, False)
+            self._tails[file.key] = _Tail(self._new(since), start, skipped=skipped)
+            return
+        original = next((one for one in files if one.key == copied), None)
+        if original is None or original.size < self._tails[copied].fed or _beginning(original) != head:
+            self._tails[file.key] = replace(self._tails[copied], seen=(-1, -1))
+            self._tails[copied] = _Tail(self._new(since), 0)
 
     def _read_on(self, file: _File, reading: _Reading) -> None:
         tail = self._tails[file.key]
@@ -204,6 +226,15 @@ def _looked_at(path: Path, root: Path) -> _File | None:
     if not stat.S_ISREG(known.st_mode):
         return None
     return _File(path, f"{known.st_dev}:{known.st_ino}", known.st_size, known.st_mtime_ns)
+
+
+def _beginning(file: _File) -> bytes:
+    """The first bytes of a file; none of one that is gone by now."""
+    try:
+        with os.fdopen(os.open(file.path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as opened:
+            return opened.read(HEAD) or b""
+    except FileNotFoundError:
+        return b""
 
 
 def _history(file: _File, since: float) -> tuple[int, bool]:

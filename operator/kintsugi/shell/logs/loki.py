@@ -13,7 +13,7 @@ from typing import Any, Final
 import aiohttp
 import orjson
 
-from kintsugi.engines.postgresql.logs.line import Line, LogZoneError
+from kintsugi.engines.postgresql.logs.line import Line
 from kintsugi.shell.logs.source import Batch, LogError, NewDecoder, Position
 from kintsugi.shell.logs.stamped import NANOSECONDS, Entry, Stream
 from kintsugi.shell.prometheus import Endpoint
@@ -48,23 +48,23 @@ class Loki:
         """What was logged since, up to a few seconds ago.
 
         Raises:
-            LogError: Loki can't be asked or refuses, or the log's times can't be understood.
+            LogError: Loki can't be asked or refuses.
         """
         end = int((time.time() - LAG) * NANOSECONDS)
         if since != self._position:
             self._streams = {key: Stream(self._new(since.since), mark) for key, mark in since.marks.items()}
         self._position = None  # until this batch is whole: what fails is read again
         junk = -sum(stream.decoder.junk for stream in self._streams.values())
-        try:
-            lines, more, begins = await self._pages(since, end)
-        except LogZoneError as error:
-            raise LogError("LogTimeZone", f"{self._query} at {self.endpoint.url}: {error}") from error
+        for stream in self._streams.values():
+            stream.decoder.zone = ""
+        lines, more, begins = await self._pages(since, end)
+        zone = next((stream.decoder.zone for stream in self._streams.values() if stream.decoder.zone), "")
         junk += sum(stream.decoder.junk for stream in self._streams.values())
         self._position = Position(since.since, {key: stream.mark for key, stream in self._streams.items()})
         until = end / NANOSECONDS
         if more:
             until = min(until, max((line.time for line in lines), default=since.since))
-        return Batch(tuple(lines), self._position, until, more, begins, max(junk, 0))
+        return Batch(tuple(lines), self._position, until, more, begins, max(junk, 0), zone)
 
     async def close(self) -> None:
         """Give the connections back."""

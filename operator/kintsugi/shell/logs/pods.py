@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from kintsugi.engines.postgresql.logs.line import Line, LogZoneError
+from kintsugi.engines.postgresql.logs.line import Line
 from kintsugi.shell.errors import ForbiddenError, KubeError, NotFoundError, UnavailableError
 from kintsugi.shell.kube import Kube
 from kintsugi.shell.logs.source import Batch, LogError, Mark, NewDecoder, Position
@@ -46,7 +46,7 @@ class PodLogs:
         """What the containers wrote since.
 
         Raises:
-            LogError: no pod has these labels, their log may not be read, or its times can't be understood.
+            LogError: no pod has these labels, or their log may not be read.
             KubeError: the API server could not be asked.
         """
         began = time.time()
@@ -55,11 +55,14 @@ class PodLogs:
             self._restarts = {key: mark[2] for key, mark in since.marks.items()}
         self._position = None  # until this batch is whole: what fails is read again
         junk = -sum(stream.decoder.junk for stream in self._streams.values())
+        for stream in self._streams.values():
+            stream.decoder.zone = ""
         lines, more, begins = await self._all(since, await self._pods())
+        zone = next((stream.decoder.zone for stream in self._streams.values() if stream.decoder.zone), "")
         junk += sum(stream.decoder.junk for stream in self._streams.values())
         self._position = Position(since.since, {key: self._mark(key) for key in self._streams})
         until = began if not more else max((line.time for line in lines), default=since.since)
-        return Batch(tuple(lines), self._position, min(until, began), more, begins, max(junk, 0))
+        return Batch(tuple(lines), self._position, min(until, began), more, begins, max(junk, 0), zone)
 
     async def close(self) -> None:
         """Nothing is kept open."""
@@ -83,10 +86,7 @@ class PodLogs:
         lines: list[Line] = []
         more, begins = False, None
         for pod in pods:
-            try:
-                found, full, skipped_to = await self._pod(pod, since.since)
-            except LogZoneError as error:
-                raise LogError("LogTimeZone", f"pod {pod['metadata']['name']}: {error}") from error
+            found, full, skipped_to = await self._pod(pod, since.since)
             lines += found
             more |= full
             begins = skipped_to if begins is None else max(begins, skipped_to or begins)

@@ -60,7 +60,8 @@ class Batch:
     """Lines that were read, each stream's in its order, and where to go on.
 
     Everything up to `until` (Unix s) has been read, when `more` is False: else more can be had at once. Where something
-    had to be left out, what is known begins at `complete_since`. `junk` counts lines that were no log lines.
+    had to be left out, what is known begins at `complete_since`. `junk` counts lines that were no log lines. `zone` is
+    what is wrong with the time zone of the newest lines, which were left out then.
     """
 
     lines: tuple[Line, ...]
@@ -69,6 +70,7 @@ class Batch:
     more: bool = False
     complete_since: float | None = None
     junk: int = 0
+    zone: str = ""
 
 
 class LogSource(Protocol):

@@ -35,11 +35,7 @@ class Stream:
         return (self.stamp, self.same) if self.decoder.pending == 0 else self._whole
 
     def take(self, entries: Iterable[Entry]) -> tuple[list[Line], bool]:
-        """The lines that these entries complete, and whether any entry was new.
-
-        Raises:
-            LogZoneError: the log's times can't be understood.
-        """
+        """The lines that these entries complete, and whether any entry was new."""
         before, again, found, news = (self.stamp, self.same), 0, list[Line](), False
         for stamp, text in entries:
             if stamp < before[0]:

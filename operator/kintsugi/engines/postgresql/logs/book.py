@@ -25,6 +25,8 @@ TEMPLATES: Final = 64
 BINS: Final = 30
 BIN_SECONDS: Final = 10.0
 """Per template, counts of ten seconds each, five minutes back and more where it is seldom."""
+AHEAD: Final = 60.0
+"""Seconds that the server's clock may be ahead of ours; what is further ahead is left out, and said."""
 MOST: Final = 65535
 """Lines of one class in a second; more are counted as this many."""
 
@@ -58,7 +60,7 @@ class Book:
     """
 
     def __init__(self, span: float) -> None:
-        self._span = math.ceil(span)
+        self._span = math.ceil(span + AHEAD)
         self._start = 0
         self._counts = np.zeros((0, len(CLASSES)), dtype=np.uint16)
         self._seen: dict[tuple[str, str, str, str], _Seen] = {}
@@ -69,7 +71,10 @@ class Book:
         self.since, self.until = max(self.since, since), max(self.until, since)
 
     def add(self, lines: Sequence[Line], until: float) -> None:
-        """Lines that were read, and up to when (Unix s) everything has been; lines from the future are left out."""
+        """Lines that were read, and up to when (Unix s) everything has been.
+
+        Lines of the next minute count in the rows that are to come, for clocks differ; later ones are left out.
+        """
         self._reach(until)
         end = self._start + len(self._counts)
         known = [line for line in lines if self._start <= line.time < end]
@@ -109,8 +114,8 @@ class Book:
         return tuple(_sentence(key, count, now - newest) for key, count, newest in found[:most])
 
     def _reach(self, until: float) -> None:
-        """Rows up to `until` and a second more; those older than the span go."""
-        last = math.ceil(until) + 1
+        """Rows up to `until` and a minute more; those older than the span go."""
+        last = math.ceil(until + AHEAD)
         end = self._start + len(self._counts)
         if len(self._counts) == 0 or last - end > self._span:
             self._start = end = max(math.floor(self.since), last - self._span)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from kintsugi.engines.postgresql.logs.line import Line, time_of
+from kintsugi.engines.postgresql.logs.line import Line
 from kintsugi.engines.postgresql.logs.records import LINE_BYTES, Decoder
 
 _TIME, _SEVERITY, _STATE, _MESSAGE, _CONTEXT = 0, 11, 12, 13, 18
@@ -54,7 +54,7 @@ class CsvLog(Decoder):
 
     def _decoded(self, text: str, cut: bool) -> Iterator[Line]:
         columns = [quoted.replace('""', '"') or plain for quoted, plain in _COLUMN.findall(text)]
-        time = time_of(columns[_TIME]) if len(columns) > _MESSAGE else None
+        time = self._time_of(columns[_TIME]) if len(columns) > _MESSAGE else None
         if time is None:
             self.junk += 1
             return

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from kintsugi.engines.postgresql.logs.line import Line, time_of
+from kintsugi.engines.postgresql.logs.line import Line
 from kintsugi.engines.postgresql.logs.records import Decoder
 
 _CUT: Final = re.compile(
@@ -25,7 +25,7 @@ class JsonLog(Decoder):
 
     def _line(self, raw: bytes, cut: bool, quotes: int, size: int) -> Iterator[Line]:
         known = _fields(raw.decode(errors="replace"), cut)
-        time = time_of(known.get("timestamp")) if known else None
+        time = self._time_of(known.get("timestamp")) if known else None
         if known is None or time is None or "error_severity" not in known:
             self.junk += bool(raw.strip())
             return

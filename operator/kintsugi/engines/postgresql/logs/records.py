@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Final
 
-from kintsugi.engines.postgresql.logs.line import Line, line_of
+from kintsugi.engines.postgresql.logs.line import Line, LogZoneError, line_of, time_of
 
 LINE_BYTES: Final = 256 * 1024
 """Of a longer line only its beginning is read: it holds time, severity, SQLSTATE and the message's first words."""
@@ -16,12 +16,14 @@ class Decoder(ABC):
     """One log file, or one container's output, from its beginning or from anywhere in it.
 
     `pending` bytes at the end of what was fed belong to a record that was not given out yet: who reads on later begins
-    there. `junk` counts lines that were no log lines. What was logged before `since` (Unix s) is left out.
+    there. `junk` counts lines that were no log lines. What was logged before `since` (Unix s) is left out. `zone` says
+    what is wrong with the time zone of the newest line, if it is one that says nothing certain; such lines are junk.
     """
 
     def __init__(self, since: float = 0.0) -> None:
         self.since = since
         self.junk = 0
+        self.zone = ""
         self._half = b""
         self._size = 0
         self._quotes = 0
@@ -33,11 +35,7 @@ class Decoder(ABC):
         return self._open + self._size
 
     def feed(self, data: bytes) -> list[Line]:
-        """The records that these bytes complete.
-
-        Raises:
-            LogZoneError: the log's times can't be understood.
-        """
+        """The records that these bytes complete."""
         found: list[Line] = []
         *whole, rest = data.split(b"\n")
         for piece in whole:
@@ -51,11 +49,7 @@ class Decoder(ABC):
         return [] if self._size else list(self._last())
 
     def end(self) -> list[Line]:
-        """Nothing will ever follow; the last line may lack its end.
-
-        Raises:
-            LogZoneError: as `feed`.
-        """
+        """Nothing will ever follow; the last line may lack its end."""
         found = self._ended(cut=True, newline=0) if self._size else []
         return [*found, *self._last()]
 
@@ -73,6 +67,17 @@ class Decoder(ABC):
     def _said(self, time: float, severity: str, state: str, message: str, context: str) -> Iterator[Line]:
         if time >= self.since:
             yield line_of(time, severity, state, message, context)
+
+    def _time_of(self, text: object) -> float | None:
+        """As `time_of`; None also where the zone says nothing certain, which `zone` then tells."""
+        try:
+            time = time_of(text)
+        except LogZoneError as error:
+            self.zone = str(error)
+            return None
+        if time is not None:
+            self.zone = ""
+        return time
 
     def _keep(self, piece: bytes) -> None:
         self._quotes += piece.count(b'"')

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from kintsugi.engines.postgresql.logs.line import Line, time_of
+from kintsugi.engines.postgresql.logs.line import Line
 from kintsugi.engines.postgresql.logs.prefix import DEBIAN, header
 from kintsugi.engines.postgresql.logs.records import LINE_BYTES, Decoder
 
@@ -103,7 +103,7 @@ class Stderr(Decoder):
         first, self._first, self._open = self._first, None, 0
         if first is None:
             return
-        time = _time(first)
+        time = self._time(first)
         if time is None:
             self.junk += 1
             return
@@ -113,10 +113,9 @@ class Stderr(Decoder):
             message = "?"  # nobody knows whether the application worded it
         yield from self._said(time, severity, state, message, self._context)
 
-
-def _time(found: re.Match[str]) -> float | None:
-    fields = found.groupdict()
-    return float(fields["epoch"]) if fields.get("epoch") else time_of(fields.get("time"))
+    def _time(self, found: re.Match[str]) -> float | None:
+        fields = found.groupdict()
+        return float(fields["epoch"]) if fields.get("epoch") else self._time_of(fields.get("time"))
 
 
 def _state(severity: str, message: str) -> str:
