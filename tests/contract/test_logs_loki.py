@@ -28,8 +28,12 @@ PAST = Position(START - 60)
 
 def entry(word: str, at: float, stamp: int | None = None) -> list[str]:
     when = datetime.fromtimestamp(START + at, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + " UTC"
-    fields = {"timestamp": when, "error_severity": "LOG", "state_code": "00000", "message": word}
+    fields = {"timestamp": when, "error_severity": "LOG", "state_code": "00000", "message": f"statement: SELECT {word}"}
     return [str(stamp or int((START + at) * 1e9)), json.dumps(fields)]
+
+
+def said(batch: Batch) -> list[str]:
+    return [line.template.removeprefix("statement: SELECT ") for line in batch.lines]
 
 
 class Server:
@@ -84,7 +88,7 @@ class Reader:
         return batch
 
     async def words(self) -> list[str]:
-        return [line.template for line in (await self.batch()).lines]
+        return said(await self.batch())
 
 
 @pytest.fixture
@@ -118,7 +122,7 @@ async def test_pages_are_put_together_over_all_streams(
     }
     batch = await reader.batch()
     assert batch.more
-    words = [line.template for line in batch.lines] + await reader.words() + await reader.words()
+    words = said(batch) + await reader.words() + await reader.words()
     assert sorted(words) == sorted([f"{stream}{chr(97 + n)}" for stream in "ab" for n in range(9)])
 
 
@@ -128,14 +132,26 @@ async def test_more_of_one_stamp_than_a_page_is_left_out_and_told(
     monkeypatch.setattr(module, "ENTRIES", 3)
     server.streams["a"] = [entry(f"w{chr(97 + n)}", 1) for n in range(7)] + [entry("after", 2)]
     batch = await reader.batch()
-    assert [line.template for line in batch.lines] == ["wa", "wb", "wc", "after"]
+    assert said(batch) == ["wa", "wb", "wc", "after"]
     assert batch.complete_since is not None
+
+
+async def test_an_unknown_time_zone_is_told_and_what_follows_it_is_read(server: Server, reader: Reader) -> None:
+    server.streams["a"] = [
+        [stamp, line.replace(" UTC", " CEST")] for stamp, line in (entry("old", n) for n in range(5))
+    ]
+    batch = await reader.batch()
+    assert "log_timezone = 'UTC'" in batch.zone
+    assert (said(batch), batch.junk) == ([], 5)
+    server.streams["a"].append(entry("new", 7))
+    batch = await reader.batch()
+    assert (said(batch), batch.zone) == (["new"], "")
 
 
 async def test_what_is_younger_than_the_lag_is_left_for_later(server: Server, reader: Reader) -> None:
     server.streams["a"] = [entry("one", 1), entry("young", time.time() - START)]
     batch = await reader.batch()
-    assert [line.template for line in batch.lines] == ["one"]
+    assert said(batch) == ["one"]
     assert batch.until == pytest.approx(time.time() - module.LAG, abs=2)
 
 

@@ -44,7 +44,8 @@ class Log:
         return datetime.fromtimestamp(self.start + at, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + " UTC"
 
     def json(self, word: str, at: float, severity: str = "LOG") -> tuple[float, str]:
-        fields = {"timestamp": self.stamp(at), "error_severity": severity, "state_code": "00000", "message": word}
+        fields = {"timestamp": self.stamp(at), "error_severity": severity, "state_code": "00000"}
+        fields["message"] = f"statement: SELECT {word}"
         return at, json.dumps(fields)
 
     def push(self, *lines: tuple[float, str], pod: str = "a") -> None:
@@ -54,7 +55,7 @@ class Log:
     async def words(self) -> list[str]:
         batch = await self.source.read(self.position)
         self.position = batch.position
-        return [line.template for line in batch.lines]
+        return [line.template.removeprefix("statement: SELECT ") for line in batch.lines]
 
 
 async def test_only_what_is_new_is_read_also_with_shared_stamps(server: servers.Loki) -> None:

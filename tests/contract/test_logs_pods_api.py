@@ -59,13 +59,14 @@ class Pod:
         """As a container runtime keeps it: time, stream, whether the line is whole, the line."""
         when = datetime.fromtimestamp(self.start + at, UTC)
         fields = {"timestamp": f"{when:%Y-%m-%d %H:%M:%S}.000 UTC", "error_severity": "LOG", "state_code": "00000"}
+        fields["message"] = f"statement: SELECT {word}"
         with self.file.open("a") as log:
-            log.write(f"{when:%Y-%m-%dT%H:%M:%S.%f}000Z stdout F {json.dumps({**fields, 'message': word})}\n")
+            log.write(f"{when:%Y-%m-%dT%H:%M:%S.%f}000Z stdout F {json.dumps(fields)}\n")
 
     async def words(self) -> list[str]:
         batch = await self.source.read(self.position)
         self.position = batch.position
-        return [line.template for line in batch.lines]
+        return [line.template.removeprefix("statement: SELECT ") for line in batch.lines]
 
 
 @pytest.fixture(scope="module")

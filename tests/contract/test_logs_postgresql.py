@@ -124,6 +124,11 @@ def test_the_three_formats_say_the_same(logged: dict[str, list[Line]]) -> None:
     assert said["jsonlog"] == said["csvlog"] == said["stderr"]
 
 
+def test_the_servers_own_words_are_known_as_such(logged: dict[str, list[Line]]) -> None:
+    lines = [line for name in ("jsonlog", "csvlog") for line in logged[name]]
+    assert [line for line in lines if "may be the application's" in line.template] == []
+
+
 def test_nobodys_data_is_kept(logged: dict[str, list[Line]]) -> None:
     assert [line for lines in logged.values() for line in lines if "SECRET" in str(line)] == []
     assert "secret_column" not in str([line for lines in logged.values() for line in lines if line.kind == "error_42"])

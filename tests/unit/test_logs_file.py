@@ -21,8 +21,17 @@ NOW = time.time()
 
 def a_line(word: str, *, age: float = 0.0, zone: str = "UTC") -> bytes:
     when = datetime.fromtimestamp(NOW - age, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
-    fields = {"timestamp": f"{when} {zone}", "error_severity": "LOG", "state_code": "00000", "message": word}
+    fields = {
+        "timestamp": f"{when} {zone}",
+        "error_severity": "LOG",
+        "state_code": "00000",
+        "message": f"statement: SELECT {word}",
+    }
     return json.dumps(fields).encode() + b"\n"
+
+
+def said(batch: Batch) -> list[str]:
+    return [line.template.removeprefix("statement: SELECT ") for line in batch.lines]
 
 
 class Reader:
@@ -44,7 +53,7 @@ class Reader:
         return batch
 
     async def words(self) -> list[str]:
-        return [line.template for line in (await self.batch()).lines]
+        return said(await self.batch())
 
 
 @pytest.fixture
@@ -149,9 +158,9 @@ async def test_a_large_file_is_read_in_parts_and_memory_stays_small(log: Path, m
     batch = await reader.batch()
     assert batch.more
     while batch.more:
-        found += [line.template for line in batch.lines]
+        found += said(batch)
         batch = await reader.batch()
-    assert found + [line.template for line in batch.lines] == words
+    assert found + said(batch) == words
 
 
 async def test_who_is_too_far_behind_leaves_out_and_says_from_when_on_it_is_whole(
@@ -179,7 +188,7 @@ async def test_binary_junk_is_counted_and_survived(log: Path) -> None:
     write(log, b"\x00\xff\xfe\n" * 3 + a_line("one"))
     batch = await Reader(log).batch()
     assert batch.junk == 3
-    assert [line.template for line in batch.lines] == ["one"]
+    assert said(batch) == ["one"]
 
 
 async def test_everything_is_known_up_to_now(log: Path) -> None:
@@ -198,17 +207,17 @@ async def test_an_unknown_time_zone_is_told_and_what_follows_it_is_read(log: Pat
     reader = Reader(log)
     batch = await reader.batch()
     assert "log_timezone = 'UTC'" in batch.zone
-    assert ([line.template for line in batch.lines], batch.junk) == (["one"], 1)
+    assert (said(batch), batch.junk) == (["one"], 1)
 
     append(log, "three")
     batch = await reader.batch()
-    assert (batch.zone, [line.template for line in batch.lines]) == ("", ["three"])
+    assert (batch.zone, said(batch)) == ("", ["three"])
 
 
 async def test_lines_in_an_unknown_zone_before_others_are_no_trouble_any_more(log: Path) -> None:
     write(log, a_line("old", zone="CEST") * 50 + a_line("new"))
     batch = await Reader(log).batch()
-    assert (batch.zone, [line.template for line in batch.lines], batch.junk) == ("", ["new"], 50)
+    assert (batch.zone, said(batch), batch.junk) == ("", ["new"], 50)
 
 
 @pytest.mark.parametrize("restart", [False, True])
@@ -236,6 +245,46 @@ async def test_a_copy_of_a_log_that_is_truncated_is_not_counted_again(
     assert found.count("after it") == 1
     assert found.count("# of the old ones") == 0
     assert found.count("written before the copy") == 1
+
+
+async def test_a_copy_that_is_only_being_made_is_not_read(log: Path) -> None:
+    whole = b"".join(a_line(f"{number} of the old ones") for number in range(30))
+    write(log, whole)
+    reader, copy = Reader(log), log.with_name("server.json.1")
+    await reader.batch()
+    for part in (0, 20, 700, len(whole) - 30, len(whole)):
+        write(copy, whole[:part])
+        assert await reader.words() == []
+    write(log, b"")
+    assert await reader.words() == []
+    append(log, "after it")
+    assert await reader.words() == ["after it"]
+
+
+async def test_the_copy_of_a_log_with_a_single_line_is_not_counted_again(log: Path) -> None:
+    reader = Reader(log)
+    assert await reader.words() == ["one"]
+    shutil.copy(log, log.with_name("server.json.1"))
+    write(log, b"")
+    assert await reader.words() == []
+
+
+async def test_a_copy_that_somebody_keeps_does_not_hide_the_log(log: Path) -> None:
+    append(log, *(f"{number} of the old ones" for number in range(30)))
+    shutil.copy(log, log.with_name("server.json.kept"))
+    reader = Reader(log)
+    await reader.batch()
+    append(log, "two")
+    shutil.copy(log, log.with_name("server.json.later"))
+    assert await reader.words() == ["two"]
+    append(log, "three")
+    assert await reader.words() == ["three"]
+
+
+async def test_what_was_logged_in_an_unknown_zone_is_a_gap(log: Path) -> None:
+    write(log, a_line("old", age=50, zone="CEST") * 50 + a_line("new", age=20) + a_line("newer", age=10))
+    batch = await Reader(log).batch()
+    assert batch.complete_since == pytest.approx(NOW - 20, abs=0.01)
 
 
 async def test_what_links_out_of_the_allowed_folder_is_not_read(tmp_path: Path) -> None:

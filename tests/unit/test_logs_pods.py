@@ -24,10 +24,15 @@ START = int(time.time()) - 300
 def a_line(word: str, at: float = 0.0, wrote: str = "jsonlog") -> bytes:
     when = datetime.fromtimestamp(START + at, UTC)
     stamp, logged = when.strftime("%Y-%m-%dT%H:%M:%S.%f000Z"), when.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + " UTC"
+    message = word if ":" in word else f"statement: SELECT {word}"
     if wrote == "stderr":
-        return f"{stamp} {logged} [7] LOG:  {word}\n".encode()
-    fields = {"timestamp": logged, "error_severity": "LOG", "state_code": "00000", "message": word}
+        return f"{stamp} {logged} [7] LOG:  {message}\n".encode()
+    fields = {"timestamp": logged, "error_severity": "LOG", "state_code": "00000", "message": message}
     return f"{stamp} {json.dumps(fields)}\n".encode()
+
+
+def said(batch: Batch) -> list[str]:
+    return [line.template.removeprefix("statement: SELECT ") for line in batch.lines]
 
 
 class Cluster(MemoryKube):
@@ -80,7 +85,7 @@ class Reader:
         return batch
 
     async def words(self) -> list[str]:
-        return [line.template for line in (await self.batch()).lines]
+        return said(await self.batch())
 
 
 @pytest.fixture
@@ -122,6 +127,19 @@ async def test_a_message_that_is_not_whole_yet_is_not_lost(cluster: Cluster, res
     assert await reader.words() == ["duration: # ms statement: SELECT ?"]
 
 
+@pytest.mark.parametrize("wrote", ["jsonlog", "stderr"])
+async def test_an_unknown_time_zone_is_told_and_what_follows_it_is_read(cluster: Cluster, wrote: str) -> None:
+    reader = Reader(cluster, wrote)
+    cluster.logs["orders-0"] = b"".join(a_line("old", n, wrote) for n in range(5)).replace(b" UTC", b" CEST")
+    batches = [await reader.batch(), await reader.batch()]
+    assert any("log_timezone = 'UTC'" in batch.zone for batch in batches)
+    assert sum(batch.junk for batch in batches) == 5
+    cluster.logs["orders-0"] += a_line("new", 7, wrote) + a_line("newer", 8, wrote)
+    batches = [await reader.batch(), await reader.batch()]
+    assert [word for batch in batches for word in said(batch)] == ["new", "newer"]
+    assert not any(batch.zone for batch in batches)
+
+
 async def test_more_than_the_limit_comes_in_parts(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LIMIT_BYTES", 1000)
     reader, words = Reader(cluster), [f"w{letter}" for letter in "abcdefghijklmnop"]
@@ -129,9 +147,9 @@ async def test_more_than_the_limit_comes_in_parts(cluster: Cluster, monkeypatch:
     found, batch = list[str](), await reader.batch()
     assert batch.more
     while batch.more:
-        found += [line.template for line in batch.lines]
+        found += said(batch)
         batch = await reader.batch()
-    assert found + [line.template for line in batch.lines] == words
+    assert found + said(batch) == words
 
 
 async def test_a_second_with_more_than_the_limit_is_left_out_in_part_and_told(
@@ -141,7 +159,7 @@ async def test_a_second_with_more_than_the_limit_is_left_out_in_part_and_told(
     reader = Reader(cluster)
     cluster.logs["orders-0"] = b"".join(a_line("many", 1 + n / 100) for n in range(20)) + a_line("after", 5)
     batches = [await reader.batch() for _ in range(4)]
-    assert "after" in [line.template for batch in batches for line in batch.lines]
+    assert "after" in [word for batch in batches for word in said(batch)]
     assert [batch.complete_since for batch in batches if batch.complete_since] == [START + 2]
 
 

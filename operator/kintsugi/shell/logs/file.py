@@ -17,7 +17,7 @@ from typing import Final
 
 from kintsugi.engines.postgresql.logs.line import Line
 from kintsugi.engines.postgresql.logs.records import Decoder
-from kintsugi.shell.logs.source import Batch, LogError, Mark, NewDecoder, Position
+from kintsugi.shell.logs.source import Batch, LogError, Mark, NewDecoder, Position, known_from
 
 READ_BYTES: Final = 1 << 20
 """Read at once at most; what is left comes with the next batch."""
@@ -30,6 +30,8 @@ MOST_FILES: Final = 32
 """Of more files the newest."""
 HEAD: Final = 512
 """Bytes that a file is known by: several lines, so that two files don't begin alike."""
+TOLD: Final = 64
+"""Of a smaller file that was truncated so many are enough: time and process of its first line."""
 PACKED: Final = (".gz", ".xz", ".zst", ".bz2", ".lz4", ".zip")
 SUFFIXES: Final[Mapping[str, str]] = {"jsonlog": ".json", "csvlog": ".csv", "stderr": ".log"}
 """What PostgreSQL's logging collector calls its files."""
@@ -58,9 +60,9 @@ class _Tail:
     seen: tuple[int, int] = (-1, -1)
     skipped: bool = False
 
-    def began(self, head: bytes) -> bool:
-        """Whether the file begins with these bytes, which are enough to tell it from others."""
-        return self.headed == len(head) == HEAD and self.head == zlib.crc32(head)
+    def begins(self, head: bytes) -> bool:
+        """Whether a file with these first bytes begins as this one did when it was read."""
+        return self.headed <= len(head) and zlib.crc32(head[: self.headed]) == self.head
 
     @property
     def mark(self) -> Mark:
@@ -124,7 +126,8 @@ class FileLog:
         lines = reading.lines
         self._position = Position(since.since, {key: tail.mark for key, tail in self._tails.items()})
         until = began if not reading.more else max((line.time for line in lines), default=since.since)
-        return Batch(tuple(lines), self._position, min(until, began), reading.more, reading.begins, max(junk, 0), zone)
+        begins = known_from(reading.begins, (tail.decoder for tail in self._tails.values()))
+        return Batch(tuple(lines), self._position, min(until, began), reading.more, begins, max(junk, 0), zone)
 
     def _files(self) -> list[_File]:
         """The regular files, oldest first.
@@ -157,24 +160,29 @@ class FileLog:
             }
         first = not self._tails
         for file in files:
-            if file.key not in self._tails:
-                self._begin(file, files, since.since, first=first)
+            if file.key in self._tails or (not first and self._copied(file, files, since.since)):
+                continue
+            start, skipped = _history(file, since.since) if first else (0, False)
+            self._tails[file.key] = _Tail(self._new(since.since), start, skipped=skipped)
 
-    def _begin(self, file: _File, files: Sequence[_File], since: float, *, first: bool) -> None:
-        """A file that was not there before. One that begins as another one does is a copy of that.
+    def _copied(self, file: _File, files: Sequence[_File], since: float) -> bool:
+        """Whether a file that was not there before begins as another one does: it is a copy of that.
 
         A copy is left alone until the other one is truncated (logrotate's copytruncate), and then read on in its place.
+        So is one that is only being made, and an empty file, which may become one.
         """
-        head = _beginning(file)
-        copied = next((key for key, tail in self._tails.items() if tail.began(head) and file.size >= tail.fed), None)
-        if copied is None:
-            start, skipped = _history(file, since) if first else (0, False)
-            self._tails[file.key] = _Tail(self._new(since), start, skipped=skipped)
-            return
-        original = next((one for one in files if one.key == copied), None)
-        if original is None or original.size < self._tails[copied].fed or _beginning(original) != head:
-            self._tails[file.key] = replace(self._tails[copied], seen=(-1, -1))
-            self._tails[copied] = _Tail(self._new(since), 0)
+        head, present = _beginning(file), {one.key: one for one in files}
+        for key, tail in self._tails.items():
+            original = present.get(key)
+            began = _beginning(original) if original else b""
+            if original and original.size >= tail.fed and tail.begins(began):
+                if began.startswith(head):
+                    return True
+            elif tail.headed >= TOLD and tail.begins(head):
+                self._tails[file.key] = replace(tail, fed=min(tail.fed, file.size), seen=(-1, -1))
+                self._tails[key] = _Tail(self._new(since), 0)
+                return True
+        return False
 
     def _read_on(self, file: _File, reading: _Reading) -> None:
         tail = self._tails[file.key]

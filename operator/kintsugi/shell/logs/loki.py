@@ -14,7 +14,7 @@ import aiohttp
 import orjson
 
 from kintsugi.engines.postgresql.logs.line import Line
-from kintsugi.shell.logs.source import Batch, LogError, NewDecoder, Position
+from kintsugi.shell.logs.source import Batch, LogError, NewDecoder, Position, known_from
 from kintsugi.shell.logs.stamped import NANOSECONDS, Entry, Stream
 from kintsugi.shell.prometheus import Endpoint
 
@@ -64,6 +64,7 @@ class Loki:
         until = end / NANOSECONDS
         if more:
             until = min(until, max((line.time for line in lines), default=since.since))
+        begins = known_from(begins, (stream.decoder for stream in self._streams.values()))
         return Batch(tuple(lines), self._position, until, more, begins, max(junk, 0), zone)
 
     async def close(self) -> None:

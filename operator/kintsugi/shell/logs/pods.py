@@ -14,7 +14,7 @@ from typing import Any, Final
 from kintsugi.engines.postgresql.logs.line import Line
 from kintsugi.shell.errors import ForbiddenError, KubeError, NotFoundError, UnavailableError
 from kintsugi.shell.kube import Kube
-from kintsugi.shell.logs.source import Batch, LogError, Mark, NewDecoder, Position
+from kintsugi.shell.logs.source import Batch, LogError, Mark, NewDecoder, Position, known_from
 from kintsugi.shell.logs.stamped import NANOSECONDS, Stream, stamped
 
 LIMIT_BYTES: Final = 1 << 20
@@ -62,6 +62,7 @@ class PodLogs:
         junk += sum(stream.decoder.junk for stream in self._streams.values())
         self._position = Position(since.since, {key: self._mark(key) for key in self._streams})
         until = began if not more else max((line.time for line in lines), default=since.since)
+        begins = known_from(begins, (stream.decoder for stream in self._streams.values()))
         return Batch(tuple(lines), self._position, min(until, began), more, begins, max(junk, 0), zone)
 
     async def close(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -71,6 +71,12 @@ class Batch:
     complete_since: float | None = None
     junk: int = 0
     zone: str = ""
+
+
+def known_from(begins: float | None, decoders: Iterable[Decoder]) -> float | None:
+    """`complete_since` where decoders may have passed over lines, too: what was logged until then is unknown."""
+    found = [one.resumed for one in decoders if one.resumed is not None]
+    return max([*found, *([] if begins is None else [begins])], default=None)
 
 
 class LogSource(Protocol):

@@ -24,7 +24,6 @@ class CsvLog(Decoder):
         super().__init__(since)
         self._text = b""
         self._odd = False
-        self._cut = False
 
     def _line(self, raw: bytes, cut: bool, quotes: int, size: int) -> Iterator[Line]:
         starts = _START.match(raw[:4096].decode(errors="replace")) is not None
@@ -34,7 +33,6 @@ class CsvLog(Decoder):
         elif not self._open:
             self.junk += bool(raw.strip())
             return
-        self._cut |= cut or len(self._text) + len(raw) > LINE_BYTES
         self._text = (self._text + b"\n" + raw if self._open else raw)[:LINE_BYTES]
         self._open += size
         self._odd ^= quotes % 2 == 1
@@ -42,24 +40,21 @@ class CsvLog(Decoder):
             yield from self._last()
 
     def _last(self) -> Iterator[Line]:
-        text, cut = self._text.decode(errors="replace"), self._cut or self._odd
-        opened = self._open > 0
-        self._text, self._odd, self._cut, self._open = b"", False, False, 0
+        text, opened = self._text.decode(errors="replace"), self._open > 0
+        self._text, self._odd, self._open = b"", False, 0
         if opened:
-            yield from self._decoded(text, cut)
+            yield from self._decoded(text)
 
     def idle(self) -> list[Line]:
         """A record with an open quote is not whole, however long nothing comes."""
         return [] if self._odd else super().idle()
 
-    def _decoded(self, text: str, cut: bool) -> Iterator[Line]:
+    def _decoded(self, text: str) -> Iterator[Line]:
         columns = [quoted.replace('""', '"') or plain for quoted, plain in _COLUMN.findall(text)]
         time = self._time_of(columns[_TIME]) if len(columns) > _MESSAGE else None
         if time is None:
             self.junk += 1
             return
         severity, state, message = columns[_SEVERITY], columns[_STATE], columns[_MESSAGE]
-        if cut and severity != "LOG":
-            message = "?"  # the context, which says who raised it, was cut off
         context = columns[_CONTEXT] if len(columns) > _CONTEXT else ""
         yield from self._said(time, severity, state, message, context)

@@ -52,10 +52,7 @@ def _beginning(text: str) -> Mapping[str, Any] | None:
     fields = dict(reversed(_CUT.findall(text)))
     known = {name: _unescaped(value) for name, value in fields.items()}
     known |= {ours: known[theirs] for ours, theirs in _WRAPPED.items() if theirs in known}
-    if "error_severity" not in known:
-        return None
-    # The context, which says who raised it, was cut off.
-    return known if known["error_severity"] == "LOG" else known | {"message": "?"}
+    return known if "error_severity" in known else None
 
 
 def _unescaped(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Final
@@ -11,6 +12,9 @@ from kintsugi.engines.postgresql.logs.line import Line, LogZoneError, line_of, t
 LINE_BYTES: Final = 256 * 1024
 """Of a longer line only its beginning is read: it holds time, severity, SQLSTATE and the message's first words."""
 
+_SEVERITY: Final = re.compile(r"DEBUG[1-5]?|INFO|NOTICE|WARNING|ERROR|LOG|FATAL|PANIC")
+_STATE: Final = re.compile(r"[0-9A-Z]{5}")
+
 
 class Decoder(ABC):
     """One log file, or one container's output, from its beginning or from anywhere in it.
@@ -18,12 +22,14 @@ class Decoder(ABC):
     `pending` bytes at the end of what was fed belong to a record that was not given out yet: who reads on later begins
     there. `junk` counts lines that were no log lines. What was logged before `since` (Unix s) is left out. `zone` says
     what is wrong with the time zone of the newest line, if it is one that says nothing certain; such lines are junk.
+    `resumed` (Unix s) is when the first one after them was logged.
     """
 
     def __init__(self, since: float = 0.0) -> None:
         self.since = since
         self.junk = 0
         self.zone = ""
+        self.resumed: float | None = None
         self._half = b""
         self._size = 0
         self._quotes = 0
@@ -65,8 +71,10 @@ class Decoder(ABC):
         yield from ()
 
     def _said(self, time: float, severity: str, state: str, message: str, context: str) -> Iterator[Line]:
-        if time >= self.since:
-            yield line_of(time, severity, state, message, context)
+        if _SEVERITY.fullmatch(severity) is None:
+            self.junk += 1
+        elif time >= self.since:
+            yield line_of(time, severity, state if _STATE.fullmatch(state) else "", message, context)
 
     def _time_of(self, text: object) -> float | None:
         """As `time_of`; None also where the zone says nothing certain, which `zone` then tells."""
@@ -75,8 +83,8 @@ class Decoder(ABC):
         except LogZoneError as error:
             self.zone = str(error)
             return None
-        if time is not None:
-            self.zone = ""
+        if time is not None and self.zone:
+            self.zone, self.resumed = "", time
         return time
 
     def _keep(self, piece: bytes) -> None:

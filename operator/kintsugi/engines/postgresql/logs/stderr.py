@@ -16,7 +16,7 @@ from kintsugi.engines.postgresql.logs.records import LINE_BYTES, Decoder
 _PARTS: Final = ("DETAIL", "HINT", "QUERY", "CONTEXT", "STATEMENT", "LOCATION", "BACKTRACE")
 _HEADER_CHARACTERS: Final = 2048
 _OWN: Final = ("LOG", "FATAL", "PANIC")
-"""Severities whose messages the server words itself, unless a context says that somebody raised them."""
+"""Severities that need no SQLSTATE to be understood; of others without one no word is kept."""
 
 _POSITION: Final = re.compile(r" at character \d+$")
 """Where in its statement an error lies; the other formats have a field of its own for that."""
@@ -62,12 +62,11 @@ class Stderr(Decoder):
         self._kept = 0
         self._context = ""
         self._part = ""
-        self._cut = False
 
     def _line(self, raw: bytes, cut: bool, quotes: int, size: int) -> Iterator[Line]:
         text = raw.decode(errors="replace")
         if text.startswith("\t") and self._first:
-            self._continued(text, cut, size)
+            self._continued(text, size)
             return
         found = self._header.match(text[:_HEADER_CHARACTERS])
         if found is None:
@@ -80,12 +79,11 @@ class Stderr(Decoder):
             yield from self._last()
             rest = text[_HEADER_CHARACTERS:]
             self._first, self._message, self._kept = found, [found["message"] + rest], len(text)
-            self._part, self._context, self._cut, self._open = "", "", cut, size
+            self._part, self._context, self._open = "", "", size
 
-    def _continued(self, text: str, cut: bool, size: int) -> None:
+    def _continued(self, text: str, size: int) -> None:
         """A further line of the message or of one of its parts."""
         self._open += size
-        self._cut |= cut
         if not self._part and self._kept < LINE_BYTES:
             self._message.append(text[1:])
             self._kept += len(text)
@@ -109,7 +107,7 @@ class Stderr(Decoder):
             return
         severity, message = first["severity"], _POSITION.sub("", "\n".join(self._message))
         state = first.groupdict().get("state") or first["verbose"] or _state(severity, message)
-        if severity not in _OWN and (self._cut or not state):
+        if severity not in _OWN and not state:
             message = "?"  # nobody knows whether the application worded it
         yield from self._said(time, severity, state, message, self._context)
 

@@ -1,8 +1,8 @@
 """What PostgreSQL logged, without anybody's data: literals become ?, numbers #, and names of what exists stay.
 
 Pure. When in doubt a value is taken out: text that is not understood to its end becomes one ?, and nothing is kept of
-messages that users write themselves (RAISE) or that quote what they sent (syntax errors). A name that a client chose
-and the server did not find may be anything, such as a password typed as a user: it goes, too.
+messages that are not the server's own (`messages`) or that quote what users sent (syntax errors). A name that a client
+chose and the server did not find may be anything, such as a password typed as a user: it goes, too.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any, Final
+
+from kintsugi.engines.postgresql.logs.messages import known
 
 LENGTH: Final = 400
 """Characters of a template at most."""
@@ -34,33 +37,34 @@ _CHOSEN: Final = re.compile(
     r"|normalization form|JSON"
 )
 """Words around what a client chose, whatever the SQLSTATE: that of notices and the server's remarks tells nothing."""
-_BARE: Final = tuple(
-    (re.compile(pattern, re.S), template)
-    for pattern, template in (
-        (r"\A\S.*(?= is not a valid )", "?"),
-        (r"\A(column notation \.).*(?= applied to type )", r"\1?"),
-        (r"\A(provided user name ).*(?= do not match)", r"\1?"),
-        (r": .*", ": ?"),
-    )
-)
-"""Where such messages have names without quotes: all of ereport's formats with a bare %s in PostgreSQL 15 and 18."""
-_NOT_THERE: Final = (" does not exist", " do not exist")
 _OWN_CONTEXT: Final = re.compile(r"PL/pgSQL function .* at (RAISE|ASSERT)$|(?!PL/pgSQL)PL/")
 """The first line of a message's context when the application raised it, whatever SQLSTATE it chose."""
+_OWN_STATES: Final = ("P0", "38", "39")
+"""SQLSTATE classes of RAISE and of routines that are not SQL, such as PL/Tcl's."""
 _OWN: Final = "a message of the application's own"
+_UNKNOWN: Final = "a message that may be the application's own"
 
-_STATEMENT: Final = re.compile(
-    r"^(duration: [\d.]+ ms +)?(statement|(?:parse|bind|execute|fastpath)(?: (?!failed|to\b)[^:]*)?): ", re.S
+_COMMAND: Final = re.compile(
+    r"(?:ABORT|ALTER|ANALY[SZ]E|BEGIN|CALL|CHECKPOINT|CLOSE|CLUSTER|COMMENT|COMMIT|COPY|CREATE|DEALLOCATE|DECLARE|DELETE|"
+    r"DISCARD|DO|DROP|END|EXECUTE|EXPLAIN|FETCH|GRANT|IMPORT|INSERT|LISTEN|LOAD|LOCK|MERGE|MOVE|NOTIFY|PREPARE|"
+    r"REASSIGN|REFRESH|REINDEX|RELEASE|REPACK|RESET|REVOKE|ROLLBACK|SAVEPOINT|SECURITY|SELECT|SET|SHOW|START|TABLE|"
+    r"TRUNCATE|UNLISTEN|UPDATE|VACUUM|VALUES|WITH)\b",
+    re.I,
 )
+"""How a statement begins: what does not begin so was never one, whatever the message says before it."""
+_BEFORE_COMMAND: Final = re.compile(r"[\s(;]+|--[^\n]*|(?P<comment>/\*)")
+_RUN: Final = re.compile(
+    r"(?P<took>duration: [\d.]+ ms +)?(?P<what>statement|parse|bind|execute|fastpath|cron job)(?=[ :])"
+)
+_COLON: Final = re.compile(": ")
+_COLONS: Final = 8
+"""How many are looked at for the end of a prepared statement's name, which may hold anything, colons, too."""
 _NAME: Final = r'(?:"(?:[^"]|"")*"|[^\W\d][\w$.]*)'
 _SETTING: Final = rf"\b(SET +(?:SESSION +|LOCAL +)?(?:TIME +ZONE|{_NAME} *(?:=|\bTO\b))) *"
 _SETTINGS: Final = re.compile(rf"{_SETTING}{_NAME}(?: *, *{_NAME})*", re.I)
 _SETTINGS_IN_UPDATE: Final = re.compile(rf'{_SETTING}"(?:[^"]|"")*"', re.I)
 """A parameter may be set to a value without quotes, or in double ones; UPDATE sets columns to columns."""
 _UPDATE: Final = re.compile(r"\bUPDATE\b", re.I)
-_SAID: Final = re.compile(r"\b(application_name|host|client)=.*?(?= \w+=|$)", re.M)
-_ADMITTED: Final = re.compile(r"(?<=connection authorized: )user=.*", re.S)
-"""Logged before the server looks whether role and database exist."""
 _PLAN: Final = re.compile(r"^duration: [\d.]+ ms +plan:\s*", re.S)
 
 _TOKEN: Final = re.compile(
@@ -68,7 +72,7 @@ _TOKEN: Final = re.compile(
     | (?P<comment>/\*)
     | (?P<escaped>[eE]'(?:[^'\\]|\\.|'')*(?:'|\Z))
     | (?P<string>(?:[bBxXnN]|[uU]&)?'(?:[^']|'')*(?:'|\Z))
-    | (?P<dollar>\$(?P<tag>[A-Za-z_]\w*|)\$)
+    | (?P<dollar>\$(?P<tag>[^\W\d]\w*|)\$)
     | (?P<name>(?:[uU]&)?"(?:[^"]|"")*")
     | (?P<parameter>\$\d+)
     | (?P<word>[^\W\d][\w$]*)
@@ -88,17 +92,34 @@ def template_id(template: str) -> str:
 
 def of_message(message: str, state: str, context: str = "") -> str:
     """The template of a message that came with this SQLSTATE and context."""
-    if found := _PLAN.match(message):
-        return _shorten(f"duration: # ms plan: {_plan(message[found.end() :])}")
-    if found := _STATEMENT.match(message):
-        what = found.group(2).split(" ")[0]
-        took = "duration: # ms " if found.group(1) else ""
-        # What has run had names in its double quotes; of what is about to (log_statement), nobody knows yet.
-        return _shorten(f"{took}{what}: {of_statement(message[found.end() :], quoted=bool(took))}")
-    if state[:2] == "P0" or message.startswith("AUDIT: ") or _OWN_CONTEXT.match(context.split("\n", 1)[0]):
+    if state[:2] in _OWN_STATES or message.startswith("AUDIT: ") or _OWN_CONTEXT.match(context.split("\n", 1)[0]):
         return _OWN
+    if found := _PLAN.match(message):
+        return _clean(f"duration: # ms plan: {_plan(message[found.end() :])}")
+    if (statement := _logged_statement(message)) is not None:
+        return _clean(statement)
+    if (words := known(message)) is None:
+        return _UNKNOWN
     exists = not state or state[:2] in _EXISTING or state in _EXISTING
-    return _shorten(_words(message, names=exists and not _CHOSEN.search(message)))
+    return _clean(_words(words, names=exists and not _CHOSEN.search(words)))
+
+
+def _logged_statement(message: str) -> str | None:
+    """A statement that has run, or (without a duration) is about to; None for another message."""
+    if (found := _RUN.match(message)) is None:
+        return None
+    took, what, end = "duration: # ms " if found["took"] else "", found["what"], found.end()
+    for colon in islice(_COLON.finditer(message, end, end + 2 if what == "statement" else len(message)), _COLONS):
+        if _is_command(message, colon.end()):
+            # What has run had names in its double quotes; of what is about to (log_statement), nobody knows yet.
+            return f"{took}{what}: {of_statement(message[colon.end() :], quoted=bool(took))}"
+    return f"{took}{what}: ?" if took else None
+
+
+def _is_command(text: str, at: int) -> bool:
+    while before := _BEFORE_COMMAND.match(text, at):
+        at = _after_comment(text, before.end()) if before["comment"] else before.end()
+    return _COMMAND.match(text, at) is not None
 
 
 def of_statement(sql: str, *, quoted: bool = True) -> str:
@@ -119,7 +140,7 @@ def _words(message: str, *, names: bool) -> str:
     """A message without quoted values; from the first quote that holds no known object's name, all to the last one.
 
     Args:
-        message: as the server words it.
+        message: one of the server's own.
         names: whether what it names exists, and stays.
     """
     kept: list[str] = []
@@ -129,27 +150,16 @@ def _words(message: str, *, names: bool) -> str:
         return f"{match.group(1)} {_KEPT.format(len(kept) - 1)}"
 
     text = message.replace("\x00", "")
-    text = _OBJECT.sub(keep, text) if names else _without_bare_names(text)
+    if names:
+        text = _OBJECT.sub(keep, text)
     first = min((at for quote in "\"'" if (at := text.find(quote)) >= 0), default=-1)
     if first >= 0:
         last = max(text.rfind('"'), text.rfind("'"))
         text = text[:first] + "?" + (text[last + 1 :] if last > first else "")
     # Further lines hold figures only.
-    text = _SAID.sub(r"\1=?", _ADMITTED.sub("?", text).split("\n", 1)[0])
-    parts = re.split("\x00(\\d+)\x00", text)
+    parts = re.split("\x00(\\d+)\x00", text.split("\n", 1)[0])
     clean = [_numbers(part) if index % 2 == 0 else f'"{kept[int(part)]}"' for index, part in enumerate(parts)]
     return re.sub(r"\s+", " ", "".join(clean)).strip()
-
-
-def _without_bare_names(text: str) -> str:
-    """A message about what a client chose, without that where it stands without quotes."""
-    end = max(text.rfind(words) for words in _NOT_THERE)
-    kind, space, _ = text[: max(end, 0)].partition(" ")
-    if space:
-        text = f"{kind} ?{text[end:]}"
-    for pattern, template in _BARE:
-        text = pattern.sub(template, text)
-    return text
 
 
 def _numbers(text: str) -> str:
@@ -204,17 +214,19 @@ def _after_comment(sql: str, at: int) -> int:
 def _plan(text: str) -> str:
     """The shape of a plan in JSON: its nodes with the tables and indexes they read, and the statement.
 
-    A plan as text (auto_explain's default) follows its statement without a mark, and is taken for a part of it.
+    A plan as text (auto_explain's default) follows its statement without a mark, and is taken for a part of it. Of one
+    in YAML, which begins the same way but with the statement in double quotes, and of one in XML nothing is kept.
     """
     if text.startswith("Query Text: "):
-        return f"of {of_statement(text.removeprefix('Query Text: '))}"
+        statement = text.removeprefix("Query Text: ")
+        return f"of {of_statement(statement)}" if _is_command(statement, 0) else "?"
     try:
         plan = json.loads(text)
-    except ValueError:
+        if not isinstance(plan, dict) or not isinstance(plan.get("Plan"), dict):
+            return "?"
+        return f"{_node(plan['Plan'])} of {of_statement(str(plan.get('Query Text', '')))}"
+    except (ValueError, RecursionError):
         return "?"
-    if not isinstance(plan, dict) or not isinstance(plan.get("Plan"), dict):
-        return "?"
-    return f"{_node(plan['Plan'])} of {of_statement(str(plan.get('Query Text', '')))}"
 
 
 def _node(node: Mapping[str, Any]) -> str:
@@ -224,5 +236,7 @@ def _node(node: Mapping[str, Any]) -> str:
     return f"{node.get('Node Type', '?')}({inner})" if inner else str(node.get("Node Type", "?"))
 
 
-def _shorten(template: str) -> str:
-    return template if len(template) <= LENGTH else template[: LENGTH - 1] + "…"
+def _clean(template: str) -> str:
+    """At most `LENGTH` characters, all of which can be encoded: JSON may hold half a surrogate pair."""
+    text = template.encode(errors="replace").decode()
+    return text if len(text) <= LENGTH else text[: LENGTH - 1] + "…"
