@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 
 import orjson
 import pytest
@@ -14,7 +15,9 @@ from kintsugi.engines.postgresql.logs.formats import decoder
 from kintsugi.engines.postgresql.logs.line import Line
 from kintsugi.engines.postgresql.logs.messages import LONGEST, known
 from kintsugi.engines.postgresql.logs.records import LINE_BYTES
+from kintsugi_ml.lab import dataset
 
+LAB = Path(__file__).parents[2] / "data" / "lab-v1"
 STAMP = "2026-11-22 03:00:00.500 UTC"
 RAISED = "PL/pgSQL function pay(integer) line 3 at RAISE"
 UNKNOWN = "a message that may be the application's own"
@@ -205,3 +208,12 @@ def test_no_message_takes_long_to_be_told() -> None:
             templates.of_message(f"duration: 1 ms  execute {part * 50_000}", "00000")
             templates.of_message(f"duration: 1 ms  execute {': /*' * 50_000}", "00000")
     assert time.process_time() - began < 10
+
+
+def test_all_that_the_labs_runs_logged_is_known() -> None:
+    """Their lines are kept as templates: any number and any value will do in the places of # and ?."""
+    counting = [entry for entry in dataset.entries(LAB) if entry.status == "counts"]
+    templates = {line.template for entry in counting for line in dataset.read_run(LAB, entry).logs.lines}
+    said = [one for one in templates if not one.startswith("duration: # ms ")]
+    assert len(said) > 50
+    assert [one for one in said if known(one.replace("#", "1").replace("?", '"x"')) is None] == []
