@@ -157,7 +157,8 @@ async def test_a_zone_that_nobody_knows_is_told(watched: Watched) -> None:
 
 
 async def test_a_clock_that_is_far_ahead_is_told(watched: Watched) -> None:
-    watched.append(a_line(-600))
+    since_this_was_imported = time.time() - NOW
+    watched.append(a_line(-600 - since_this_was_imported))
     await watched.look()
     assert watched.said()[:2] == (False, "LogClock")
     assert re.search("the server's clock is (10 m|9 m 5[5-9] s) ahead of the operator's", watched.said()[2])
