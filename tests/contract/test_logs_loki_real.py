@@ -16,7 +16,7 @@ from kintsugi.shell.logs.source import LogError, Position
 from kintsugi.shell.prometheus import Endpoint
 from kintsugi_dev import servers
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # building takes six minutes on two cores
 
 TENANT = "shop"
 
